@@ -1,0 +1,10 @@
+//! Everything that is kept: every table, key layout and row format of Linnet.
+//!
+//! Aggregates ([`logs`], [`groups`], …) are written once over the narrow port [`Rows`]; a backend only stores rows. Tables are of two
+//! kinds, never mixed: *guarded* partitions, whose every write is one conditional batch on (epoch, rev), and *plain*
+//! rows, where the last writer wins and every write may be repeated.
+#![warn(missing_docs)]
+
+pub mod rows;
+
+pub use rows::{Applied, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Result, Row, Rows, Store, Table, Write};
