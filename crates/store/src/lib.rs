@@ -5,6 +5,7 @@
 //! rows, where the last writer wins and every write may be repeated.
 #![warn(missing_docs)]
 
+pub mod keys;
 pub mod rows;
 
 pub use rows::{Applied, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Result, Row, Rows, Store, Table, Write};
