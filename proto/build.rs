@@ -1,6 +1,16 @@
-//! Compiles every `.proto` below `linnet/` with a pure-Rust compiler; no `protoc` is needed.
+//! Compiles every `.proto` below `linnet/` with a pure-Rust compiler (no `protoc` is needed), and writes the JSON form of
+//! the client protocol: a frame is one object whose key names its kind, and message bodies are embedded as they are.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+
+use tonic_prost_build::FileDescriptorSet;
+
+type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
+
+const CLIENT: &str = "linnet.client.v1";
+/// Fields that hold JSON text: embedded, not quoted.
+const EMBEDDED: &[&str] = &["Send.body", "Send.offline_push", "Sent.body", "Message.body", "Notice.data"];
 
 fn protos(dir: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
@@ -14,16 +24,104 @@ fn protos(dir: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn camel(name: &str) -> String {
+    name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
+}
+
+fn main() -> AnyResult<()> {
     println!("cargo:rerun-if-changed=linnet");
     let mut files = Vec::new();
     protos(Path::new("linnet"), &mut files)?;
     files.sort();
     let descriptors = protox::compile(&files, ["."])?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .type_attribute(".linnet.client", "#[derive(serde::Serialize, serde::Deserialize)]")
-        .message_attribute(".linnet.client", "#[serde(default, rename_all = \"snake_case\")]")
-        .compile_fds(descriptors)?;
+    let mut build = tonic_prost_build::configure().bytes(".");
+    for message in client_messages(&descriptors) {
+        if choice(message).is_some() {
+            continue;
+        }
+        let path = format!(".{CLIENT}.{}", message.name());
+        build = build
+            .message_attribute(&path, "#[derive(serde::Serialize, serde::Deserialize)]")
+            .message_attribute(&path, "#[serde(default)]");
+        for field in &message.field {
+            let path = format!("{path}.{}", field.name());
+            build = build.field_attribute(&path, "#[serde(skip_serializing_if = \"crate::json::is_default\")]");
+            if EMBEDDED.contains(&format!("{}.{}", message.name(), field.name()).as_str()) {
+                build = build.field_attribute(&path, "#[serde(with = \"crate::json::embedded\")]");
+            }
+        }
+    }
+    build.compile_fds(descriptors.clone())?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("client_json.rs");
+    std::fs::write(out, choices(&descriptors)?)?;
     Ok(())
+}
+
+type Message = prost_types::DescriptorProto;
+
+fn client_messages(set: &FileDescriptorSet) -> impl Iterator<Item = &Message> {
+    set.file.iter().filter(|file| file.package() == CLIENT).flat_map(|file| &file.message_type)
+}
+
+/// The name of the message's real `oneof`, if it has one.
+fn choice(message: &Message) -> Option<&str> {
+    let index = message.field.iter().find(|f| f.oneof_index.is_some() && !f.proto3_optional())?.oneof_index?;
+    message.oneof_decl.get(usize::try_from(index).ok()?).map(|decl| decl.name())
+}
+
+/// Serialize and Deserialize for messages with a `oneof`: written out, because `flatten` cannot carry embedded JSON.
+fn choices(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    for message in client_messages(set) {
+        let Some(choice) = choice(message) else { continue };
+        let name = message.name();
+        let module = name.to_lowercase();
+        let (kinds, plain): (Vec<_>, Vec<_>) = message.field.iter().partition(|f| f.oneof_index.is_some());
+        let (mut ser, mut de) = (String::new(), String::new());
+        for field in plain {
+            let field = field.name();
+            writeln!(ser, "if !crate::json::is_default(&self.{field}) {{ map.serialize_entry(\"{field}\", &self.{field})?; }}")?;
+            writeln!(de, "\"{field}\" => out.{field} = map.next_value()?,")?;
+        }
+        writeln!(ser, "match &self.{choice} {{ None => {{}}")?;
+        for kind in &kinds {
+            let (kind, variant) = (kind.name(), camel(kind.name()));
+            let path = format!("client::{module}::{}::{variant}", camel(choice));
+            writeln!(ser, "Some({path}(value)) => map.serialize_entry(\"{kind}\", value)?,")?;
+            writeln!(de, "\"{kind}\" => {{ if out.{choice}.is_some() {{ return Err(serde::de::Error::custom(\"more than one kind\")); }} out.{choice} = Some({path}(map.next_value()?)); }}")?;
+        }
+        writeln!(ser, "}}")?;
+        write!(
+            out,
+            "impl serde::Serialize for client::{name} {{
+                fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {{
+                    use serde::ser::SerializeMap;
+                    let mut map = serializer.serialize_map(None)?;
+                    {ser}
+                    map.end()
+                }}
+            }}
+            impl<'de> serde::Deserialize<'de> for client::{name} {{
+                fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {{
+                    struct Fields;
+                    impl<'de> serde::de::Visitor<'de> for Fields {{
+                        type Value = client::{name};
+                        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {{ f.write_str(\"an object\") }}
+                        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {{
+                            let mut out = client::{name}::default();
+                            while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {{
+                                match key.as_ref() {{
+                                    {de}
+                                    _ => {{ map.next_value::<serde::de::IgnoredAny>()?; }}
+                                }}
+                            }}
+                            Ok(out)
+                        }}
+                    }}
+                    deserializer.deserialize_map(Fields)
+                }}
+            }}\n"
+        )?;
+    }
+    Ok(out)
 }
