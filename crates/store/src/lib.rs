@@ -5,7 +5,13 @@
 //! rows, where the last writer wins and every write may be repeated.
 #![warn(missing_docs)]
 
+pub mod accounts;
+pub mod apps;
+pub mod conversations;
 pub mod keys;
+pub mod positions;
+mod record;
+pub mod relations;
 pub mod rows;
 
 pub use rows::{Applied, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Result, Row, Rows, Store, Table, Write};

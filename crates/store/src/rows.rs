@@ -31,12 +31,30 @@ pub enum Error {
         /// Cause, for the log.
         why: String,
     },
+    /// The partition was claimed by someone else, or our hold on it is in doubt: drop what is in memory and claim again.
+    #[error("{table} is held by epoch {theirs}, not by {ours}")]
+    Stale {
+        /// Table.
+        table: &'static str,
+        /// The epoch we wrote with.
+        ours: Epoch,
+        /// The epoch found.
+        theirs: Epoch,
+    },
     /// Stored bytes that cannot be read back. Never retried.
     #[error("corrupt row in {table}: {why}")]
     Corrupt {
         /// Table.
         table: &'static str,
         /// What was wrong.
+        why: String,
+    },
+    /// The store did not open: damaged, locked by another process, or not reachable.
+    #[error("cannot open the store at {path}: {why}")]
+    Open {
+        /// The folder, or the file that is damaged.
+        path: String,
+        /// Cause.
         why: String,
     },
 }
