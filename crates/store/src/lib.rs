@@ -8,10 +8,12 @@
 pub mod accounts;
 pub mod apps;
 pub mod conversations;
+pub mod embedded;
 pub mod keys;
 pub mod positions;
 mod record;
 pub mod relations;
 pub mod rows;
 
+pub use embedded::Embedded;
 pub use rows::{Applied, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Result, Row, Rows, Store, Table, Write};

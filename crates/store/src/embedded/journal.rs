@@ -1,0 +1,134 @@
+//! Looks through the engine's journals before the engine does.
+//!
+//! fjall 3.1 cuts a journal off at the first entry it cannot parse, silently: one flipped byte in the middle would take
+//! every acknowledged write after it. And it refuses to open when the *last*, torn batch has its end on the disk but not
+//! its middle. So every journal is parsed here first, by fjall's format: batches of `Start(count, seqno) item* End(xxh3)`.
+//! There is one committer and it syncs each batch before the next is begun, so only the last batch of the newest journal
+//! can be torn: that one is cut off. Anything unreadable with a readable batch behind it, or in an older journal (synced
+//! when it was sealed), is damage.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::open_error;
+use crate::rows::Result;
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+const TRAILER: &[u8; 4] = b"FJL\x03";
+const ITEM_HEADER: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
+
+/// Checks every journal in `dir` and cuts a torn last batch off; returns how many bytes that took.
+///
+/// # Errors
+/// [`crate::Error::Open`], naming the file and the place, when there is damage before valid data.
+pub(super) fn repair(dir: &Path) -> Result<u64> {
+    let mut journals = list(dir)?;
+    let newest = journals.pop();
+    for (_, path) in journals {
+        check(&path, false)?;
+    }
+    match newest {
+        Some((_, path)) => check(&path, true),
+        None => Ok(0),
+    }
+}
+
+fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| open_error(dir, e))? {
+        let path = entry.map_err(|e| open_error(dir, e))?.path();
+        if path.extension().is_none_or(|ext| ext != "jnl") {
+            continue;
+        }
+        let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let Some(number) = number else {
+            return Err(open_error(&path, "not the name of a journal"));
+        };
+        found.push((number, path));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn check(path: &Path, newest: bool) -> Result<u64> {
+    let bytes = fs::read(path).map_err(|e| open_error(path, e))?;
+    // A journal is allocated in full; what was never written is zero.
+    let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let (valid, seqno) = valid_prefix(&bytes);
+    if valid >= written {
+        return Ok(0);
+    }
+    if let Some(later) = later_batch(&bytes[..written], valid, seqno) {
+        return Err(open_error(
+            path,
+            format!("damaged at byte {valid}: the batch there cannot be read, but the one at byte {later} can"),
+        ));
+    }
+    if !newest {
+        return Err(open_error(path, format!("damaged at byte {valid} of a journal that was complete")));
+    }
+    let torn = (written - valid) as u64;
+    tracing::warn!(path = %path.display(), at = valid, torn, "cutting off a write that was not finished");
+    cut(path, valid as u64).map_err(|e| open_error(path, e))?;
+    Ok(torn)
+}
+
+fn cut(path: &Path, len: u64) -> std::io::Result<()> {
+    let file: File = OpenOptions::new().write(true).open(path)?;
+    file.set_len(len)?;
+    file.sync_all()
+}
+
+/// Length of the run of readable batches from the start, and the last one's seqno.
+pub(super) fn valid_prefix(bytes: &[u8]) -> (usize, Option<u64>) {
+    let (mut at, mut last) = (0, None);
+    while let Some((len, seqno)) = batch(&bytes[at..]) {
+        at += len;
+        last = Some(seqno);
+    }
+    (at, last)
+}
+
+/// The place of a whole batch somewhere after `from` that is newer than `seqno`.
+fn later_batch(bytes: &[u8], from: usize, seqno: Option<u64>) -> Option<usize> {
+    let newer = |found: u64| seqno.is_none_or(|last| found > last);
+    (from + 1..bytes.len())
+        .filter(|&at| bytes[at] == START)
+        .find(|&at| batch(&bytes[at..]).is_some_and(|(_, found)| newer(found)))
+}
+
+/// Parses one batch at the start of `bytes`: its length and seqno, if it is whole and its checksum right.
+fn batch(bytes: &[u8]) -> Option<(usize, u64)> {
+    let (&[START], rest) = bytes.split_first_chunk::<1>()? else { return None };
+    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let (seqno, items) = rest.split_first_chunk::<8>()?;
+    let mut at = 0;
+    for _ in 0..u32::from_le_bytes(*count) {
+        at += entry(&items[at..])?;
+    }
+    let (&[END], rest) = items[at..].split_first_chunk::<1>()? else { return None };
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let (trailer, _) = rest.split_first_chunk::<4>()?;
+    let whole = trailer == TRAILER && u64::from_le_bytes(*sum) == xxh3_64(&items[..at]);
+    whole.then(|| (13 + at + 13, u64::from_le_bytes(*seqno)))
+}
+
+/// Length of one entry inside a batch.
+fn entry(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? {
+        &CLEAR => (bytes.len() >= 9).then_some(9),
+        &ITEM => {
+            let header = bytes.first_chunk::<ITEM_HEADER>()?;
+            let key = u16::from_le_bytes([header[11], header[12]]) as usize;
+            let value = u32::from_le_bytes([header[17], header[18], header[19], header[20]]) as usize;
+            let len = ITEM_HEADER.checked_add(key)?.checked_add(value)?;
+            (bytes.len() >= len).then_some(len)
+        }
+        _ => None,
+    }
+}
