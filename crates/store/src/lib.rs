@@ -14,6 +14,7 @@ pub mod positions;
 mod record;
 pub mod relations;
 pub mod rows;
+pub mod sim;
 
 pub use embedded::Embedded;
 pub use rows::{Applied, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Result, Row, Rows, Store, Table, Write};
