@@ -55,6 +55,12 @@ pub fn presence(n: u16) -> Subject {
     Subject::new(format!("presence.{}", n % PRESENCE_SUBJECTS))
 }
 
+/// Hints where users are from now on, for the owners of conversations.
+#[must_use]
+pub fn places() -> Subject {
+    Subject::new("places".to_owned())
+}
+
 /// Changed settings of one app.
 #[must_use]
 pub fn app_changed(app: SdkAppId) -> Subject {
