@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod apps;
 pub mod conversations;
 pub mod embedded;
+pub mod groups;
 pub mod keys;
 pub mod positions;
 mod record;

@@ -25,6 +25,8 @@ pub struct Position {
     pub read_ord: u64,
     /// The user's own countable messages since.
     pub own_since: u64,
+    /// How far own messages are counted in `own_since`, so that counting a message twice changes nothing.
+    pub own_to: Seq,
     /// Added to the count: a count set from outside.
     pub adjust: i64,
     /// Generation of the log the numbers belong to; a newer one drops them.
@@ -43,6 +45,7 @@ impl Position {
             Ordering::Greater => new,
             Ordering::Equal => Self {
                 own_since: self.own_since.max(new.own_since),
+                own_to: self.own_to.max(new.own_to),
                 read_ord: self.read_ord.max(new.read_ord),
                 read_at: self.read_at.max(new.read_at),
                 ..new
@@ -161,6 +164,7 @@ fn put(app: SdkAppId, place: &Placed) -> (Bytes, Write) {
         read_seq: place.position.read_seq.0,
         read_ord: place.position.read_ord,
         own_since: place.position.own_since,
+        own_to: place.position.own_to.0,
         adjust: place.position.adjust,
         generation: place.position.generation,
         read_ms: place.position.read_at.0,
@@ -174,6 +178,7 @@ fn from_row(value: &[u8]) -> Result<Position> {
         read_seq: Seq(row.read_seq),
         read_ord: row.read_ord,
         own_since: row.own_since,
+        own_to: Seq(row.own_to),
         adjust: row.adjust,
         generation: row.generation,
         read_at: UnixMillis(row.read_ms),
@@ -197,6 +202,6 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
     let at = from_row(value)?;
     Ok(json!({
         "app": app, "user": user, "conv": conv, "read_seq": at.read_seq, "read_ord": at.read_ord,
-        "own_since": at.own_since, "adjust": at.adjust, "generation": at.generation, "read_ms": at.read_at,
+        "own_since": at.own_since, "own_to": at.own_to, "adjust": at.adjust, "generation": at.generation, "read_ms": at.read_at,
     }))
 }

@@ -1,0 +1,298 @@
+//! Changing a group: one batch where one partition holds everything, several in a safe order where not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use linnet_proto::store::{GroupGuardData, GroupIntentRow, GroupOutboxRow};
+use linnet_types::{Role, UnixMillis, UserId};
+use prost::Message;
+
+use super::layout::{self, GROUP, tag};
+use super::model::{Change, Done, Edit, Event, GroupRecord, UserEdit};
+use super::{GroupGuard, Groups};
+use crate::record;
+use crate::rows::{Error, Result, Write};
+
+/// Accounts changed in one batch: with full custom fields about 48 KB.
+const USERS: usize = 64;
+/// Rows read at once.
+const READS: usize = 32;
+
+/// An intent that is stored and not yet carried out.
+pub(super) struct Intent {
+    pub(super) slot: u16,
+    pub(super) no: u64,
+    pub(super) users: Vec<UserId>,
+}
+
+/// One batch to be.
+#[derive(Default)]
+struct Batch {
+    slot: u16,
+    writes: Vec<Write>,
+    added: Vec<UserId>,
+    removed: Vec<UserId>,
+    /// Members whose role changes with the record.
+    retitled: Vec<UserId>,
+    events: Vec<Event>,
+}
+
+impl Groups {
+    /// Applies a change and, when it is durable, brings the derived tables in line.
+    ///
+    /// All of it is in one batch when the group has one partition and the change at most 64 accounts. Otherwise it is
+    /// several, and an error may leave the first of them done: rights that end are gone before anything else happens, new
+    /// ones come last, so repeating the change is safe (its events may be told twice).
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::Unknown`]: drop the guard, claim again. [`Error::Unavailable`]: the failing batch is
+    /// surely not done; the guard is still good.
+    pub async fn apply(&self, held: &mut GroupGuard, change: Change) -> Result<Done> {
+        let (done, intents) = self.apply_truth(held, change).await?;
+        self.carry_out(held, intents).await;
+        Ok(done)
+    }
+
+    /// Hands out `count` sequences of a live room, in the guard before they are used, so that none comes twice. The first
+    /// ever is 1.
+    ///
+    /// # Errors
+    /// As [`Groups::apply`].
+    pub async fn reserve_live_seqs(&self, held: &mut GroupGuard, count: u64) -> Result<std::ops::Range<u64>> {
+        let mut data = held.slots[0].data;
+        let from = data.live_seq.max(1);
+        data.live_seq = from + count;
+        self.write(held, 0, Vec::new(), data).await?;
+        Ok(from..from + count)
+    }
+
+    /// The change itself, without the derived tables.
+    pub(super) async fn apply_truth(&self, held: &mut GroupGuard, change: Change) -> Result<(Done, Vec<Intent>)> {
+        held.usable()?;
+        if held.record.destroyed.is_some() {
+            return Err(Error::Unavailable { table: GROUP.name, why: "the group is dismissed".to_owned() });
+        }
+        let at = change.at;
+        let next = next_record(held, &change);
+        let (mut batches, rest) = self.batches(held, change).await?;
+        let touched: BTreeSet<&UserId> =
+            batches.iter().flat_map(|batch| batch.added.iter().chain(&batch.removed)).collect();
+        let retitled = retitled(&held.record, &next, &touched);
+        let mut done = Done::default();
+        let mut intents = Vec::new();
+        let last = if batches.len() == 1 && batches[0].slot == 0 {
+            batches.pop().unwrap_or_default()
+        } else {
+            Batch::default()
+        };
+        if !batches.is_empty() {
+            let narrowed = narrowed(&held.record, &next);
+            if narrowed != held.record {
+                self.write_batch(held, Batch::default(), &narrowed, at, &mut done, &mut intents).await?;
+            }
+        }
+        for batch in batches {
+            let same = held.record.clone();
+            self.write_batch(held, batch, &same, at, &mut done, &mut intents).await?;
+        }
+        let last = Batch { retitled, events: last.events.into_iter().chain(rest).collect(), ..last };
+        self.write_batch(held, last, &next, at, &mut done, &mut intents).await?;
+        Ok((done, intents))
+    }
+
+    /// Splits the edits of accounts into batches and reads what they change. Events that go with no account are beside.
+    async fn batches(&self, held: &mut GroupGuard, change: Change) -> Result<(Vec<Batch>, Vec<Event>)> {
+        let mut by_slot: BTreeMap<u16, BTreeMap<UserId, UserEdit>> = BTreeMap::new();
+        for edit in change.users {
+            by_slot.entry(held.slot_of(&edit.user)).or_default().insert(edit.user.clone(), edit);
+        }
+        let mut about: BTreeMap<UserId, Vec<Event>> = BTreeMap::new();
+        let mut rest = Vec::new();
+        for event in change.events {
+            match &event.about {
+                Some(user) if by_slot.get(&held.slot_of(user)).is_some_and(|edits| edits.contains_key(user)) => {
+                    about.entry(user.clone()).or_default().push(event);
+                }
+                _ => rest.push(event),
+            }
+        }
+        let mut batches = Vec::new();
+        for (slot, edits) in by_slot {
+            self.own(held, slot).await?;
+            let edits: Vec<UserEdit> = edits.into_values().collect();
+            for chunk in edits.chunks(USERS) {
+                let mut batch = Batch { slot, ..Batch::default() };
+                for (edit, was) in chunk.iter().zip(self.were_members(held, slot, chunk).await?) {
+                    edit_user(&mut batch, edit, was);
+                    batch.events.extend(about.remove(&edit.user).unwrap_or_default());
+                }
+                if !batch.writes.is_empty() || !batch.events.is_empty() {
+                    batches.push(batch);
+                }
+            }
+        }
+        Ok((batches, rest))
+    }
+
+    async fn were_members(&self, held: &GroupGuard, slot: u16, edits: &[UserEdit]) -> Result<Vec<bool>> {
+        // A partition nobody wrote yet holds nobody.
+        if held.slots[usize::from(slot)].stored.is_none() {
+            return Ok(vec![false; edits.len()]);
+        }
+        let partition = held.partition(slot);
+        let keys: Vec<Option<Bytes>> = edits
+            .iter()
+            .map(|edit| (!edit.member.is_keep()).then(|| layout::user_key(tag::MEMBER, &edit.user)))
+            .collect();
+        stream::iter(keys)
+            .map(|key| {
+                let partition = partition.clone();
+                async move {
+                    let Some(key) = key else { return Ok(false) };
+                    Ok(self.store.get(GROUP, &partition, &key).await?.is_some())
+                }
+            })
+            .buffered(READS)
+            .try_collect()
+            .await
+    }
+
+    async fn write_batch(
+        &self,
+        held: &mut GroupGuard,
+        mut batch: Batch,
+        next: &GroupRecord,
+        at: UnixMillis,
+        done: &mut Done,
+        intents: &mut Vec<Intent>,
+    ) -> Result<()> {
+        let mut data = held.slots[usize::from(batch.slot)].data;
+        let profile = (batch.slot == 0).then(|| changed_profile(held, next, at, &mut data)).flatten();
+        if let Some((row, _)) = &profile {
+            batch.writes.push(Write::Put { clustering: layout::profile_key(), value: row.clone() });
+        }
+        for event in std::mem::take(&mut batch.events) {
+            let row = GroupOutboxRow { at_ms: at.0, event: event.event, body: event.body };
+            batch.writes.push(record::row(layout::numbered_key(tag::OUTBOX, held.number()?), &row));
+            held.outbox.insert(batch.slot);
+        }
+        let users: Vec<UserId> = batch.added.iter().chain(&batch.removed).chain(&batch.retitled).cloned().collect();
+        let intent = if users.is_empty() && !held.profile.is_empty() { None } else { Some(held.number()?) };
+        if let Some(no) = intent.filter(|_| !users.is_empty() || batch.slot == 0) {
+            let row = GroupIntentRow { users: users.iter().map(ToString::to_string).collect() };
+            batch.writes.push(record::row(layout::numbered_key(tag::INTENT, no), &row));
+            intents.push(Intent { slot: batch.slot, no, users });
+        }
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
+        data.members = data.members.saturating_add(batch.added.len() as u32).saturating_sub(batch.removed.len() as u32);
+        self.write(held, batch.slot, batch.writes, data).await?;
+        if let Some((row, record)) = profile {
+            held.record = GroupRecord { member_count: held.record.member_count, ..record };
+            held.profile = row;
+        }
+        done.added.append(&mut batch.added);
+        done.removed.append(&mut batch.removed);
+        Ok(())
+    }
+}
+
+/// The rows of one account, and whether a membership begins or ends.
+fn edit_user(batch: &mut Batch, edit: &UserEdit, was_member: bool) {
+    let user = &edit.user;
+    row(batch, tag::MEMBER, user, &edit.member, layout::member_to_row);
+    row(batch, tag::MUTE, user, &edit.mute, layout::restriction_to_row);
+    row(batch, tag::BAN, user, &edit.ban, layout::restriction_to_row);
+    row(batch, tag::APPLICATION, user, &edit.application, layout::application_to_row);
+    match (&edit.member, was_member) {
+        (Edit::Put(_), false) => batch.added.push(user.clone()),
+        (Edit::Remove, true) => batch.removed.push(user.clone()),
+        (Edit::Keep, _) | (Edit::Put(_), true) | (Edit::Remove, false) => {}
+    }
+}
+
+fn row<T, M: Message>(batch: &mut Batch, tag: u8, user: &UserId, edit: &Edit<T>, to_row: fn(&T) -> M) {
+    let clustering = layout::user_key(tag, user);
+    match edit {
+        Edit::Keep => {}
+        Edit::Put(value) => batch.writes.push(record::row(clustering, &to_row(value))),
+        Edit::Remove => batch.writes.push(Write::Delete { clustering }),
+    }
+}
+
+/// The record after `change`: its profile, with the roles its memberships say.
+fn next_record(held: &GroupGuard, change: &Change) -> GroupRecord {
+    let old = &held.record;
+    let mut next = change.record.clone().unwrap_or_else(|| old.clone());
+    for edit in &change.users {
+        match &edit.member {
+            Edit::Put(member) => next.set_role(&edit.user, member.role),
+            Edit::Remove => next.set_role(&edit.user, Role::Member),
+            Edit::Keep => {}
+        }
+    }
+    GroupRecord {
+        app: old.app,
+        conv: old.conv,
+        group: old.group.clone(),
+        generation: old.generation,
+        kind: old.kind,
+        slots: old.slots,
+        last_info: old.last_info,
+        info_seq: old.info_seq,
+        member_count: old.member_count,
+        live_seq: old.live_seq,
+        destroyed: old.destroyed,
+        ..next
+    }
+}
+
+/// `old` without the roles `next` takes away.
+fn narrowed(old: &GroupRecord, next: &GroupRecord) -> GroupRecord {
+    let mut narrowed = old.clone();
+    narrowed.admins.retain(|user| next.role(user) >= Role::Admin);
+    if old.owner != next.owner {
+        narrowed.owner = None;
+    }
+    narrowed
+}
+
+/// Accounts whose role differs and whose membership does not.
+fn retitled(old: &GroupRecord, next: &GroupRecord, touched: &BTreeSet<&UserId>) -> Vec<UserId> {
+    let titled = |record: &GroupRecord| record.admins.iter().chain(&record.owner).cloned().collect::<BTreeSet<_>>();
+    titled(old)
+        .union(&titled(next))
+        .filter(|user| old.role(user) != next.role(user) && !touched.contains(user))
+        .cloned()
+        .collect()
+}
+
+/// The profile row, if it changes, and the record it stands for; `data` gets the new info seq if more than admins changed.
+fn changed_profile(
+    held: &GroupGuard,
+    next: &GroupRecord,
+    at: UnixMillis,
+    data: &mut GroupGuardData,
+) -> Option<(Bytes, GroupRecord)> {
+    // Counters have moved on with earlier batches of the same change.
+    let mut record = GroupRecord {
+        member_count: held.record.member_count,
+        info_seq: held.record.info_seq,
+        live_seq: held.record.live_seq,
+        last_info: held.record.last_info,
+        ..next.clone()
+    };
+    let first = held.profile.is_empty();
+    if record == held.record && !first {
+        return None;
+    }
+    let admins_only = GroupRecord { admins: held.record.admins.clone(), ..record.clone() } == held.record;
+    if !admins_only && !first {
+        data.info_seq += 1;
+        record.last_info = at;
+    }
+    record.info_seq = data.info_seq;
+    Some((record::encode(&layout::profile_to_row(&record)), record))
+}

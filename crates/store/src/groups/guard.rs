@@ -1,0 +1,351 @@
+//! Holding a group: claiming it, and writing its partitions under the guard.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use linnet_proto::store::GroupGuardData;
+use linnet_types::{ConvId, Epoch, SdkAppId, UnixMillis};
+
+use super::Groups;
+use super::layout::{self, GROUP, tag};
+use super::model::GroupRecord;
+use crate::record;
+use crate::rows::{Applied, Error, Guard, GuardedBatch, Life, Result, Write};
+
+/// Guards read at once.
+const READS: usize = 16;
+/// Attempts to claim before giving up.
+const CLAIMS: u32 = 8;
+/// Numbers of one tenure: epoch and count share 64 bits.
+const NUMBER_BITS: u32 = 24;
+/// Finished intents swept along by one batch.
+const SWEEP: usize = 64;
+
+/// One partition as its owner knows it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot {
+    /// Guard as stored; `None`: the partition does not exist.
+    pub(super) stored: Option<(Epoch, u64)>,
+    /// Counters as stored.
+    pub(super) data: GroupGuardData,
+    /// Claimed, so that what is read stays true until we change it.
+    pub(super) owned: bool,
+    /// Intents that are done; their rows go with the next batch.
+    pub(super) done: Vec<u64>,
+}
+
+/// A claimed group: the right to change it, until someone else claims it.
+///
+/// Not `Clone`: one holder a claim. After [`Error::Stale`] or [`Error::Unknown`] it must be dropped and the group claimed
+/// again; every later call on it answers [`Error::Stale`].
+#[derive(Debug)]
+pub struct GroupGuard {
+    pub(super) record: GroupRecord,
+    pub(super) epoch: Epoch,
+    pub(super) slots: Vec<Slot>,
+    /// Profile row as stored.
+    pub(super) profile: Bytes,
+    /// Partitions that may hold outbox rows.
+    pub(super) outbox: BTreeSet<u16>,
+    next_number: u64,
+    lost: Option<Epoch>,
+}
+
+impl GroupGuard {
+    /// The group as stored.
+    #[must_use]
+    pub fn record(&self) -> &GroupRecord {
+        &self.record
+    }
+
+    /// The epoch its log is fenced with. Rises by itself when a write had to be settled: read it for every append.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Tenant.
+    #[must_use]
+    pub fn app(&self) -> SdkAppId {
+        self.record.app
+    }
+
+    /// Inner name.
+    #[must_use]
+    pub fn conv(&self) -> ConvId {
+        self.record.conv
+    }
+
+    /// A group nobody knows yet, at epoch 1.
+    pub(super) fn fresh(record: GroupRecord) -> Self {
+        let slots = vec![Slot { owned: true, ..Slot::default() }; record.slots.into()];
+        Self {
+            record,
+            epoch: Epoch(1),
+            slots,
+            profile: Bytes::new(),
+            outbox: BTreeSet::new(),
+            next_number: 0,
+            lost: None,
+        }
+    }
+
+    pub(super) fn slot_of(&self, user: &linnet_types::UserId) -> u16 {
+        record::slot(user.as_str(), self.record.slots)
+    }
+
+    pub(super) fn partition(&self, slot: u16) -> Bytes {
+        layout::partition(self.record.app, self.record.conv, slot)
+    }
+
+    /// The next number for an outbox row or an intent: rises across tenures, because epochs do.
+    pub(super) fn number(&mut self) -> Result<u64> {
+        if self.next_number >> NUMBER_BITS != 0 {
+            return Err(self.lose(self.epoch));
+        }
+        let number = self.epoch.0 << NUMBER_BITS | self.next_number;
+        self.next_number += 1;
+        Ok(number)
+    }
+
+    /// Nothing may be done with this guard any more.
+    pub(super) fn lose(&mut self, theirs: Epoch) -> Error {
+        self.lost = Some(theirs);
+        self.stale(theirs)
+    }
+
+    fn stale(&self, theirs: Epoch) -> Error {
+        Error::Stale { table: GROUP.name, ours: self.epoch, theirs }
+    }
+
+    pub(super) fn usable(&self) -> Result<()> {
+        self.lost.map_or(Ok(()), |theirs| Err(self.stale(theirs)))
+    }
+
+    /// Brings the counters of the record in line with the guards.
+    fn count(&mut self) {
+        let data = self.slots[0].data;
+        self.record.member_count = self.slots.iter().map(|slot| slot.data.members).sum();
+        self.record.info_seq = data.info_seq;
+        self.record.live_seq = data.live_seq;
+        self.record.destroyed = (data.destroyed_ms != 0).then_some(UnixMillis(data.destroyed_ms));
+    }
+}
+
+impl Groups {
+    /// Claims a group: raises its epoch, so that every other holder's next write is refused. `None` when there is no such
+    /// group, or its creation was never finished. A dismissed one can be claimed, to be cleaned up ([`Groups::resume`]).
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when others claim it at the same time, again and again; [`Error`] of the store.
+    pub async fn claim(&self, app: SdkAppId, conv: ConvId) -> Result<Option<GroupGuard>> {
+        if !self.exists(app, conv).await? {
+            return Ok(None);
+        }
+        let partition = layout::partition(app, conv, 0);
+        let mut seen = Epoch(0);
+        for _ in 0..CLAIMS {
+            let Some(guard) = self.store.guard(GROUP, &partition).await? else { return Ok(None) };
+            seen = guard.epoch;
+            let raised = Guard { epoch: guard.epoch.next(), ..guard.clone() };
+            match self.raise(partition.clone(), &guard, raised.clone()).await {
+                Ok(true) => return self.load(app, conv, raised).await.map(Some),
+                // After an unknown outcome the next, higher claim decides.
+                Ok(false) | Err(Error::Unknown { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Stale { table: GROUP.name, ours: seen, theirs: seen.next() })
+    }
+
+    /// Reads what a claim of partition 0 made trustworthy.
+    async fn load(&self, app: SdkAppId, conv: ConvId, guard: Guard) -> Result<GroupGuard> {
+        // Noted as open before anything is done with it, so a node that takes over later finds it.
+        self.put_open(app, conv, guard.epoch).await?;
+        let first = layout::partition(app, conv, 0);
+        let Some(profile) = self.store.get(GROUP, &first, &layout::profile_key()).await? else {
+            return Err(record::corrupt(GROUP, format_args!("conversation {conv} has no profile")));
+        };
+        let mut held = GroupGuard::fresh(layout::profile_from_row(app, conv, &profile)?);
+        held.epoch = guard.epoch;
+        held.profile = profile;
+        held.outbox = (0..held.record.slots).collect();
+        held.slots = stream::iter(1..held.record.slots)
+            .map(|slot| async move {
+                let guard = self.store.guard(GROUP, &layout::partition(app, conv, slot)).await?;
+                guard.map_or_else(|| Ok(Slot::default()), |guard| slot_from(&guard, false))
+            })
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        held.slots.insert(0, slot_from(&guard, true)?);
+        held.count();
+        Ok(held)
+    }
+
+    async fn raise(&self, partition: Bytes, from: &Guard, to: Guard) -> Result<bool> {
+        let batch = GuardedBatch {
+            table: GROUP,
+            partition,
+            expect: Some((from.epoch, from.rev)),
+            guard: to,
+            writes: Vec::new(),
+            life: Life::Forever,
+            guard_life: Life::Forever,
+        };
+        self.store.write(batch).await.map(|applied| applied.is_yes())
+    }
+
+    /// Claims partition `slot` for the holder, if it is not yet.
+    pub(super) async fn own(&self, held: &mut GroupGuard, slot: u16) -> Result<()> {
+        held.usable()?;
+        let index = usize::from(slot);
+        if held.slots[index].owned {
+            return Ok(());
+        }
+        for _ in 0..CLAIMS {
+            let partition = held.partition(slot);
+            let Some(guard) = self.store.guard(GROUP, &partition).await? else {
+                // Created empty, so that an earlier holder's first write to it is refused like any other.
+                match self.store.write(empty(partition, held.epoch)).await {
+                    Ok(_) | Err(Error::Unknown { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            if guard.epoch > held.epoch {
+                return Err(held.lose(guard.epoch));
+            }
+            let raised = Guard { epoch: held.epoch, ..guard.clone() };
+            // Our own epoch already: this holder's earlier claim of it landed late.
+            let done = guard.epoch == held.epoch
+                || match self.raise(partition, &guard, raised.clone()).await {
+                    Ok(done) => done,
+                    Err(Error::Unknown { .. }) => false,
+                    Err(error) => return Err(error),
+                };
+            if done {
+                held.slots[index] = slot_from(&raised, true)?;
+                held.count();
+                return Ok(());
+            }
+        }
+        Err(Error::Unavailable { table: GROUP.name, why: format!("partition {slot} could not be claimed") })
+    }
+
+    /// Writes one batch to a claimed partition and takes over `data` as its counters.
+    pub(super) async fn write(
+        &self,
+        held: &mut GroupGuard,
+        slot: u16,
+        mut writes: Vec<Write>,
+        data: GroupGuardData,
+    ) -> Result<()> {
+        held.usable()?;
+        let index = usize::from(slot);
+        debug_assert!(held.slots[index].owned, "a partition is claimed before it is written");
+        let swept = held.slots[index].done.len().min(SWEEP);
+        for no in &held.slots[index].done[..swept] {
+            writes.push(Write::Delete { clustering: layout::numbered_key(tag::INTENT, *no) });
+        }
+        let expect = held.slots[index].stored;
+        let guard = Guard { epoch: held.epoch, rev: expect.map_or(0, |(_, rev)| rev) + 1, data: record::encode(&data) };
+        let landed = (guard.epoch, guard.rev);
+        let batch = GuardedBatch {
+            table: GROUP,
+            partition: held.partition(slot),
+            expect,
+            guard,
+            writes,
+            life: Life::Forever,
+            guard_life: Life::Forever,
+        };
+        let stored = match self.store.write(batch).await {
+            Ok(Applied::Yes) => landed,
+            Ok(Applied::No(theirs)) => return Err(held.lose(theirs.map_or(Epoch(0), |guard| guard.epoch))),
+            Err(Error::Unknown { why, .. }) => self.settle(held, slot, landed, why).await?,
+            Err(error) => return Err(error),
+        };
+        held.slots[index].stored = Some(stored);
+        held.slots[index].data = data;
+        held.slots[index].done.drain(..swept);
+        held.count();
+        Ok(())
+    }
+
+    /// Finds out by a claim whether a write of unknown outcome is in, for good. Returns the guard afterwards if it is, an
+    /// error if it is not; the holder goes on with a higher epoch in both cases.
+    async fn settle(
+        &self,
+        held: &mut GroupGuard,
+        slot: u16,
+        landed: (Epoch, u64),
+        why: String,
+    ) -> Result<(Epoch, u64)> {
+        let before = held.slots[usize::from(slot)].stored;
+        if before.is_none() {
+            // Nothing to claim yet. The next holder finds the partition there or not.
+            held.lose(held.epoch);
+            return Err(Error::Unknown { table: GROUP.name, why });
+        }
+        let higher = held.epoch.next();
+        if slot != 0 {
+            // Partition 0 is the group's epoch: it rises first.
+            let now = self.settle_one(held, 0, None, higher).await?;
+            held.slots[0].stored = Some(now);
+        }
+        let now = self.settle_one(held, slot, Some(landed), higher).await?;
+        held.epoch = higher;
+        held.next_number = 0;
+        if now.1 == landed.1 {
+            return Ok(now);
+        }
+        held.slots[usize::from(slot)].stored = Some(now);
+        Err(Error::Unavailable { table: GROUP.name, why: format!("settled as not written: {why}") })
+    }
+
+    /// Raises one partition from what we left, or from `landed`, to `higher`. Anything else found there, or a second
+    /// unknown outcome, ends the tenure.
+    async fn settle_one(
+        &self,
+        held: &mut GroupGuard,
+        slot: u16,
+        landed: Option<(Epoch, u64)>,
+        higher: Epoch,
+    ) -> Result<(Epoch, u64)> {
+        let ours = held.slots[usize::from(slot)].stored;
+        for _ in 0..CLAIMS {
+            let read = self.store.guard(GROUP, &held.partition(slot)).await;
+            let Ok(Some(guard)) = read else { break };
+            let found = (guard.epoch, guard.rev);
+            if Some(found) != ours && Some(found) != landed {
+                return Err(held.lose(guard.epoch));
+            }
+            let raised = Guard { epoch: higher, ..guard.clone() };
+            match self.raise(held.partition(slot), &guard, raised).await {
+                Ok(true) => return Ok((higher, guard.rev)),
+                Ok(false) => {}
+                Err(_) => break,
+            }
+        }
+        held.lose(held.epoch);
+        Err(Error::Unknown { table: GROUP.name, why: "a write could not be settled".to_owned() })
+    }
+}
+
+fn empty(partition: Bytes, epoch: Epoch) -> GuardedBatch {
+    GuardedBatch {
+        table: GROUP,
+        partition,
+        expect: None,
+        guard: Guard { epoch, rev: 1, data: record::encode(&GroupGuardData::default()) },
+        writes: Vec::new(),
+        life: Life::Forever,
+        guard_life: Life::Forever,
+    }
+}
+
+fn slot_from(guard: &Guard, owned: bool) -> Result<Slot> {
+    let data = record::decode(GROUP, &guard.data)?;
+    Ok(Slot { stored: Some((guard.epoch, guard.rev)), data, owned, done: Vec::new() })
+}
