@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod groups;
 pub mod keys;
 pub mod positions;
+pub mod queues;
 mod record;
 pub mod relations;
 pub mod rows;
