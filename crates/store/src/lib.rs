@@ -11,6 +11,7 @@ pub mod conversations;
 pub mod embedded;
 pub mod groups;
 pub mod keys;
+pub mod logs;
 pub mod positions;
 pub mod queues;
 mod record;
