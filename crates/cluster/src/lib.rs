@@ -1,0 +1,35 @@
+//! Where a service is and how to call it: live nodes, the hash ring, and one kind of call for local and remote.
+//!
+//! Hides how nodes are found, how keys are placed and whether a call leaves the process. Knows no business rule.
+//!
+//! - The ring only says where to **send**; it may be wrong for a while, and the guards of the store keep that harmless.
+//! - Placement hashes explicit bytes with a fixed key, so nodes of different builds agree.
+//! - Every call has a deadline, passes the target's concurrency limit or is shed with a retryable refusal, carries the
+//!   trace, and is counted; in one process as over a connection.
+//!
+//! ```text
+//! caller --Cluster::for_owner(Service, RouteKey)--> Ring --NodeId--> Rpc        nobody serves it -> BUSY, retryable
+//!   Rpc: deadline, trace, metrics --> target: limit --> tonic Routes --> handler   over the limit -> BUSY, retryable
+//! ```
+#![warn(missing_docs)]
+
+mod cluster;
+mod config;
+mod key;
+mod members;
+mod metrics;
+mod net;
+mod ring;
+mod rpc;
+mod service;
+mod sim;
+
+pub use cluster::Cluster;
+pub use config::RpcConfig;
+pub use key::RouteKey;
+pub use members::{Members, Node, Script, Snapshot};
+pub use net::LocalNet;
+pub use ring::Ring;
+pub use rpc::Rpc;
+pub use service::Service;
+pub use sim::{NetCounts, NetFaults, Sim};

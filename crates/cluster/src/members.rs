@@ -1,0 +1,166 @@
+//! Which nodes live, as snapshots. Whoever learns it (a script, a heartbeat listener) holds the writing half.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use linnet_types::NodeId;
+use tokio::sync::watch;
+
+use crate::ring::Ring;
+use crate::service::Service;
+
+/// A live node and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Unique for the life of the process.
+    pub id: NodeId,
+    /// Services it answers for.
+    pub services: Vec<Service>,
+}
+
+impl Node {
+    /// A node that runs `services`.
+    #[must_use]
+    pub fn new(id: NodeId, services: impl IntoIterator<Item = Service>) -> Self {
+        Self { id, services: services.into_iter().collect() }
+    }
+}
+
+/// The live nodes at one moment, with a ring for each service.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Rises with every change.
+    pub version: u64,
+    nodes: BTreeMap<NodeId, Node>,
+    rings: BTreeMap<Service, Ring>,
+}
+
+impl Snapshot {
+    fn new(version: u64, nodes: impl IntoIterator<Item = Node>) -> Self {
+        let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
+        let serving =
+            |service| nodes.values().filter(move |node| node.services.contains(&service)).map(|node| node.id.clone());
+        let rings = Service::ALL.into_iter().map(|service| (service, Ring::new(serving(service)))).collect();
+        Self { version, nodes, rings }
+    }
+
+    /// The ring of the nodes that run `service`.
+    #[must_use]
+    pub fn ring(&self, service: Service) -> &Ring {
+        self.rings.get(&service).expect("a ring for every service")
+    }
+
+    /// Whether `node` is live.
+    #[must_use]
+    pub fn lives(&self, node: &NodeId) -> bool {
+        self.nodes.contains_key(node)
+    }
+
+    /// Every live node.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+}
+
+/// Reads the live nodes; cheap to clone and to ask.
+#[derive(Clone, Debug)]
+pub struct Members {
+    current: Arc<ArcSwap<Snapshot>>,
+    changes: watch::Receiver<u64>,
+}
+
+/// Writes the live nodes that the [`Members`] of the same pair read. Every writer publishes whole snapshots.
+#[derive(Clone, Debug)]
+pub struct Script {
+    current: Arc<ArcSwap<Snapshot>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Members {
+    /// One process that runs everything, for ever.
+    #[must_use]
+    pub fn alone(me: NodeId) -> Self {
+        Self::scripted([Node::new(me, Service::ALL)]).0
+    }
+
+    /// Begins with `nodes`; the script changes them. Give each node a pair of its own to let their views differ.
+    #[must_use]
+    pub fn scripted(nodes: impl IntoIterator<Item = Node>) -> (Self, Script) {
+        let current = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, nodes)));
+        let (sender, receiver) = watch::channel(1);
+        (Self { current: Arc::clone(&current), changes: receiver }, Script { current, changes: sender })
+    }
+
+    /// The live nodes now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Shows the version of each new snapshot once it can be read.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+impl Script {
+    /// Replaces all live nodes.
+    pub fn set(&self, nodes: impl IntoIterator<Item = Node>) {
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        self.update(|_| nodes);
+    }
+
+    /// Adds a node, or replaces what it runs.
+    pub fn join(&self, node: Node) {
+        self.update(|mut nodes| {
+            nodes.retain(|known| known.id != node.id);
+            nodes.push(node);
+            nodes
+        });
+    }
+
+    /// Takes a node off every ring.
+    pub fn leave(&self, node: &NodeId) {
+        self.update(|mut nodes| {
+            nodes.retain(|known| known.id != *node);
+            nodes
+        });
+    }
+
+    /// The version is advanced under the watch's lock, so that concurrent writers do not lose each other's change.
+    fn update(&self, change: impl FnOnce(Vec<Node>) -> Vec<Node>) {
+        self.changes.send_modify(|version| {
+            *version += 1;
+            let nodes = change(self.current.load().nodes.values().cloned().collect());
+            self.current.store(Arc::new(Snapshot::new(*version, nodes)));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::RouteKey;
+
+    fn node(name: &str, services: &[Service]) -> Node {
+        Node::new(NodeId::trusted(name), services.iter().copied())
+    }
+
+    #[tokio::test]
+    async fn readers_see_each_change_with_its_ring() {
+        let (members, script) = Members::scripted([node("a", &[Service::Group]), node("b", &[Service::Account])]);
+        let mut changes = members.changes();
+        let key = RouteKey::slot(1);
+        assert_eq!(members.snapshot().ring(Service::Group).owner(&key), Some(&NodeId::trusted("a")));
+        script.join(node("b", &[Service::Group]));
+        changes.changed().await.expect("the script lives");
+        assert_eq!((*changes.borrow_and_update(), members.snapshot().version), (2, 2));
+        assert_eq!(members.snapshot().ring(Service::Group).nodes().len(), 2);
+        assert_eq!(members.snapshot().ring(Service::Account).owner(&key), None);
+        script.leave(&NodeId::trusted("a"));
+        assert!(!members.snapshot().lives(&NodeId::trusted("a")));
+        assert_eq!(members.snapshot().ring(Service::Group).owner(&key), Some(&NodeId::trusted("b")));
+    }
+}
