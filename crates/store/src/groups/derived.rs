@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use linnet_proto::store::{AppGroupRow, GroupIntentRow, JoinedRow};
-use linnet_types::{ConvId, Epoch, GroupId, GroupType, SdkAppId, UnixMillis, UserId};
+use linnet_types::{ConvId, Epoch, GroupId, GroupType, SdkAppId, Seq, UnixMillis, UserId};
 
 use super::change::Intent;
 use super::layout::{self, APP_GROUP, GROUP, JOINED, OPEN, tag};
@@ -40,6 +40,8 @@ impl Groups {
                 kind: layout::kind_from_row(JOINED, value.kind)?,
                 role: layout::role_from_row(value.role),
                 joined: UnixMillis(value.joined_ms),
+                visible_from: Seq(value.visible_from),
+                join_ord: value.join_ord,
             });
         }
         Ok(joined)
@@ -253,6 +255,8 @@ fn joined_row(record: &GroupRecord, user: &UserId, member: &[u8]) -> Result<Join
         kind: layout::kind_to_row(record.kind).into(),
         role: layout::role_to_row(member.role).into(),
         joined_ms: member.joined.0,
+        visible_from: member.visible_from.0,
+        join_ord: member.join_ord,
     })
 }
 

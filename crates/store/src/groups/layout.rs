@@ -197,6 +197,7 @@ pub(super) fn member_to_row(member: &Member) -> pb::GroupMemberRow {
     pb::GroupMemberRow {
         joined_ms: member.joined.0,
         join_seq: member.join_seq.0,
+        join_ord: member.join_ord,
         visible_from: member.visible_from.0,
         name_card: member.name_card.clone(),
         custom: texts(&member.custom),
@@ -212,6 +213,7 @@ pub(super) fn member_from_row(record: &GroupRecord, user: UserId, value: &[u8]) 
         user,
         joined: UnixMillis(row.joined_ms),
         join_seq: Seq(row.join_seq),
+        join_ord: row.join_ord,
         visible_from: Seq(row.visible_from),
         name_card: row.name_card,
         custom: map(row.custom),

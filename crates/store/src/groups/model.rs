@@ -170,6 +170,8 @@ pub struct Member {
     pub joined: UnixMillis,
     /// Head of the log at the join.
     pub join_seq: Seq,
+    /// Countable messages up to `join_seq`: where his unread count begins.
+    pub join_ord: u64,
     /// First seq he may read.
     pub visible_from: Seq,
     /// Name card.
@@ -191,6 +193,7 @@ impl Member {
             role: Role::Member,
             joined,
             join_seq,
+            join_ord: 0,
             visible_from: join_seq.next(),
             name_card: String::new(),
             custom: BTreeMap::new(),
@@ -392,6 +395,10 @@ pub struct Joined {
     pub role: Role,
     /// When he joined.
     pub joined: UnixMillis,
+    /// First seq he may read, as of his join.
+    pub visible_from: Seq,
+    /// Countable messages before his join.
+    pub join_ord: u64,
 }
 
 /// A group of one app.
