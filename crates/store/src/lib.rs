@@ -10,6 +10,8 @@ pub mod apps;
 pub mod conversations;
 pub mod embedded;
 pub mod groups;
+pub mod ids;
+pub mod inspect;
 pub mod keys;
 pub mod logs;
 pub mod positions;

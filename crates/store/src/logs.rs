@@ -18,6 +18,7 @@
 
 mod append;
 mod claim;
+mod describe;
 mod head;
 mod log;
 mod open;
@@ -39,6 +40,7 @@ pub use linnet_proto::store::{LogHead, MessageHead, OpenLog, Revision, Revoke, R
 pub use linnet_proto::store::{message_head::Kind as MessageKind, visibility::Kind as VisibilityKind};
 
 pub use append::{Appended, Entry, MAX_BATCH, MAX_BATCH_BYTES, Settled, fit};
+pub use describe::{describe, describe_guard, tables};
 pub use log::{Log, Opening};
 pub use read::{Page, Reader, Stored};
 pub use side::{Side, SideKind};
