@@ -150,6 +150,8 @@ impl Groups {
                 self.write(&mut held, slot, Vec::new(), data).await?;
             }
         }
+        // Everywhere: an earlier holder may have stored an event where this one never looked.
+        held.outbox = (0..held.record.slots).collect();
         let told = self.outbox(&held, 0, 1).await?.is_empty();
         let clean = held.record.destroyed.is_none() || held.record.member_count == 0;
         for slot in 0..held.record.slots {

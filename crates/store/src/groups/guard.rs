@@ -226,6 +226,8 @@ impl Groups {
                 };
             if done {
                 held.slots[index] = slot_from(&raised, true)?;
+                // An earlier holder may have written until this very moment.
+                held.outbox.insert(slot);
                 held.count();
                 return Ok(());
             }
@@ -319,7 +321,9 @@ impl Groups {
             let Ok(Some(guard)) = read else { break };
             let found = (guard.epoch, guard.rev);
             if Some(found) != ours && Some(found) != landed {
-                return Err(held.lose(guard.epoch));
+                // Claimed by another, before or after our write landed: no longer ours to tell.
+                held.lose(guard.epoch);
+                return Err(Error::Unknown { table: GROUP.name, why: format!("claimed by {} meanwhile", guard.epoch) });
             }
             let raised = Guard { epoch: higher, ..guard.clone() };
             match self.raise(held.partition(slot), &guard, raised).await {
