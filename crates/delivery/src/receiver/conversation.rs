@@ -1,0 +1,491 @@
+//! One registered conversation on a gateway: a task that owns its subscription, its registration and its place in the
+//! numbered stream.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use linnet_bus::{Event, Subscription, subject};
+use linnet_proto::delivery::{
+    Batch, DeregisterRequest, Envelope, LastNumber, MissingReply, MissingRequest, RegisterReply, RegisterRequest,
+    envelope,
+};
+use linnet_types::{Refusal, Seq, code};
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::line::Line;
+use super::link::{GIVE_UP, LOOK_AFTER, backoff};
+use super::{Delivered, Inner, Interest};
+use crate::error::{Error, Result};
+
+/// A registration outlives the last local member by this.
+const KEEP_FOR: Duration = Duration::from_secs(30);
+/// Batches kept while the registration they belong to is not answered.
+const EARLY_MAX: usize = 1024;
+/// Batches by name held back until it is known whether the stream brings them too.
+const DIRECT_MAX: usize = 256;
+
+pub(super) enum Mail {
+    /// A batch by name of this conversation.
+    Direct(Batch),
+    /// A repeated last number.
+    Last(LastNumber),
+    /// Somebody wants to know the registration.
+    Reply(oneshot::Sender<Result<RegisterReply>>),
+    /// No local member is left.
+    Released,
+}
+
+enum Job {
+    Look,
+    Register(Result<RegisterReply, Refusal>),
+    Missing(Result<MissingReply, Refusal>),
+}
+
+/// Why the task goes on or ends.
+enum Flow {
+    On,
+    End,
+}
+
+pub(super) struct Conversation {
+    inner: Arc<Inner>,
+    interest: Interest,
+    mailbox: mpsc::Receiver<Mail>,
+    askers: Vec<oneshot::Sender<Result<RegisterReply>>>,
+    /// What is awaited beside the bus: a pause, a registration or missed batches.
+    job: Option<BoxFuture<'static, Job>>,
+    tries: u32,
+    hole_since: Duration,
+    /// False: a registration is on its way, and nothing of the stream is handed on.
+    live: bool,
+    registered_once: bool,
+    tenure: u64,
+    head: u64,
+    /// First number of this tenure that the stream brings.
+    from: u64,
+    line: Line<Batch>,
+    /// Of a tenure not registered yet.
+    early: Vec<Batch>,
+    direct: VecDeque<Batch>,
+    /// Tenure and first number not received of the owner before, for the link law.
+    before: Option<(u64, u64)>,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        interest: Interest,
+        mailbox: mpsc::Receiver<Mail>,
+        asker: oneshot::Sender<Result<RegisterReply>>,
+    ) -> Self {
+        Self {
+            inner,
+            interest,
+            mailbox,
+            askers: vec![asker],
+            job: None,
+            tries: 0,
+            hole_since: Duration::ZERO,
+            live: false,
+            registered_once: false,
+            tenure: 0,
+            head: 0,
+            from: 1,
+            line: Line::new(1),
+            early: Vec::new(),
+            direct: VecDeque::new(),
+            before: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let draining = self.inner.tasks.draining();
+        let subscribed = tokio::select! {
+            () = draining.cancelled() => None,
+            subscribed = self.subscribe() => subscribed,
+        };
+        let Some(mut batches) = subscribed else { return self.leave() };
+        self.register();
+        loop {
+            let release = self.released().map(|at| at + KEEP_FOR);
+            let flow = tokio::select! {
+                biased;
+                () = draining.cancelled() => Flow::End,
+                job = next(&mut self.job) => self.on_job(job).await,
+                mail = self.mailbox.recv() => match mail {
+                    Some(mail) => self.on_mail(mail).await,
+                    None => Flow::End,
+                },
+                event = batches.recv() => match event {
+                    Some(event) => self.on_event(event).await,
+                    None => Flow::End,
+                },
+                () = until(release) => {
+                    if self.end_if_released() {
+                        self.deregister().await;
+                        return;
+                    }
+                    Flow::On
+                }
+            };
+            if matches!(flow, Flow::End) {
+                return self.leave();
+            }
+        }
+    }
+
+    /// Subscribes and waits until that is in force, for as long as the bus needs; `None` when it is closed for good.
+    async fn subscribe(&mut self) -> Option<Subscription> {
+        let subject = subject::fan(&self.inner.site, self.interest.conv);
+        for tries in 0.. {
+            match self.inner.bus.subscribe(subject.clone()).await {
+                Ok(subscription) if self.inner.bus.flush().await.is_ok() => return Some(subscription),
+                Err(linnet_bus::Error::Closed) => return None,
+                Ok(_) | Err(linnet_bus::Error::Disconnected(_)) => {}
+            }
+            tokio::time::sleep(backoff(&self.inner, tries)).await;
+        }
+        None
+    }
+
+    fn released(&self) -> Option<Instant> {
+        let conversations = self.inner.conversations.lock();
+        conversations.get(&(self.interest.app, self.interest.conv)).and_then(|handle| handle.released)
+    }
+
+    /// Takes the conversation off the map unless somebody wants it again. Under the lock, so that nobody can in between.
+    fn end_if_released(&self) -> bool {
+        let key = (self.interest.app, self.interest.conv);
+        let mut conversations = self.inner.conversations.lock();
+        let due = |since: Instant| since + KEEP_FOR <= Instant::now();
+        let ends = conversations.get(&key).is_some_and(|handle| handle.released.is_some_and(due));
+        if ends {
+            conversations.remove(&key);
+        }
+        ends
+    }
+
+    fn leave(self) {
+        self.inner.conversations.lock().remove(&(self.interest.app, self.interest.conv));
+    }
+
+    async fn on_mail(&mut self, mail: Mail) -> Flow {
+        match mail {
+            Mail::Direct(batch) => self.on_direct(batch).await,
+            Mail::Last(last) => {
+                self.on_last(&last);
+                Flow::On
+            }
+            Mail::Reply(asker) if self.live => {
+                let (tenure, no) = (self.tenure, self.line.next() - 1);
+                let reply = RegisterReply { tenure, no, head_seq: self.head, ..RegisterReply::default() };
+                let _ = asker.send(Ok(reply));
+                Flow::On
+            }
+            Mail::Reply(asker) => {
+                self.askers.push(asker);
+                Flow::On
+            }
+            // The loop reads the time of release.
+            Mail::Released => Flow::On,
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) -> Flow {
+        let Event::Message { payload, .. } = event else {
+            self.line.suspect();
+            self.look();
+            return Flow::On;
+        };
+        match Envelope::decode(payload).ok().and_then(|envelope| envelope.kind) {
+            Some(envelope::Kind::Batch(batch)) => self.on_batch(batch).await,
+            Some(envelope::Kind::Last(last)) => {
+                let conv = self.interest.conv.0;
+                last.streams.iter().filter(|last| last.conv == conv).for_each(|last| self.on_last(last));
+                Flow::On
+            }
+            Some(envelope::Kind::Frame(_) | envelope::Kind::Kick(_)) | None => {
+                self.inner.metrics.malformed.inc();
+                Flow::On
+            }
+        }
+    }
+
+    async fn on_batch(&mut self, batch: Batch) -> Flow {
+        if batch.tenure < self.tenure {
+            self.inner.metrics.stale.inc();
+            return Flow::On;
+        }
+        if !self.live || batch.tenure > self.tenure {
+            // Full: what is dropped here is missed by its number once the registration is answered.
+            if self.early.len() < EARLY_MAX {
+                self.early.push(batch);
+            }
+            if self.live {
+                self.register();
+            }
+            return Flow::On;
+        }
+        if !self.line.take(batch.no, batch) {
+            self.inner.metrics.doubles.inc();
+        }
+        self.drain().await
+    }
+
+    async fn drain(&mut self) -> Flow {
+        if !self.live {
+            return Flow::On;
+        }
+        while let Some(batch) = self.line.pop() {
+            self.head = batch.head_seq;
+            self.inner.received(|count| count.batches += 1);
+            if !self.inner.deliver(Delivered::Batch(Arc::new(batch))).await {
+                return Flow::End;
+            }
+        }
+        self.look();
+        Flow::On
+    }
+
+    /// A batch by name. While the group crosses the limit the same batch comes over the stream, and one of the two is
+    /// handed on; which one is only known when the registration is answered.
+    async fn on_direct(&mut self, batch: Batch) -> Flow {
+        if batch.tenure < self.tenure {
+            self.inner.metrics.stale.inc();
+            return Flow::On;
+        }
+        if self.live && batch.tenure > self.tenure {
+            self.register();
+        }
+        if self.live {
+            return self.hand_on_direct(batch).await;
+        }
+        self.direct.push_back(batch);
+        match self.direct.len() > DIRECT_MAX {
+            true => match self.direct.pop_front() {
+                Some(oldest) => self.hand_on_direct(oldest).await,
+                None => Flow::On,
+            },
+            false => Flow::On,
+        }
+    }
+
+    async fn hand_on_direct(&mut self, batch: Batch) -> Flow {
+        if batch.no >= self.from && batch.tenure == self.tenure && self.registered_once {
+            self.inner.metrics.doubles.inc();
+            return Flow::On;
+        }
+        match self.inner.deliver(Delivered::Batch(Arc::new(batch))).await {
+            true => Flow::On,
+            false => Flow::End,
+        }
+    }
+
+    fn on_last(&mut self, last: &LastNumber) {
+        if let Some((tenure, first)) = self.before
+            && last.tenure == tenure
+            && last.no >= first
+        {
+            self.inner.lost_batches(last.no + 1 - first);
+            self.before = Some((tenure, last.no + 1));
+        }
+        if !self.live || last.tenure < self.tenure {
+            return;
+        }
+        if last.tenure > self.tenure {
+            return self.register();
+        }
+        self.line.heard(last.no);
+        self.look();
+    }
+
+    /// Sees to a hole, unless that is being done.
+    fn look(&mut self) {
+        if self.live && self.job.is_none() && self.line.hole().is_some() {
+            (self.tries, self.hole_since) = (0, self.inner.clock.mono());
+            self.pause(LOOK_AFTER);
+        }
+    }
+
+    fn pause(&mut self, pause: Duration) {
+        self.job = Some(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            Job::Look
+        }));
+    }
+
+    async fn on_job(&mut self, job: Job) -> Flow {
+        match job {
+            Job::Look if !self.live => {
+                self.send_register();
+                Flow::On
+            }
+            Job::Look => {
+                self.ask();
+                Flow::On
+            }
+            Job::Register(Ok(reply)) if reply.tenure >= self.tenure => self.on_registered(reply).await,
+            Job::Register(Err(refusal)) if refusal.retry_after_ms.is_none() && refusal.code != code::BUSY => {
+                for asker in self.askers.drain(..) {
+                    let _ = asker.send(Err(Error::Refused(refusal.clone())));
+                }
+                let interest = self.interest.clone();
+                self.inner.deliver(Delivered::Closed { interest, refusal }).await;
+                Flow::End
+            }
+            // Nobody answered, or one who does not know yet that he was replaced.
+            Job::Register(_) => {
+                self.tries += 1;
+                self.pause(backoff(&self.inner, self.tries));
+                Flow::On
+            }
+            Job::Missing(answer) => self.on_missing(answer).await,
+        }
+    }
+
+    fn ask(&mut self) {
+        let Some((from_no, to_no)) = self.line.hole() else { return };
+        let request = MissingRequest {
+            app: self.interest.app.0,
+            conv: self.interest.conv.0,
+            group_id: self.interest.group_id.as_str().to_owned(),
+            tenure: self.tenure,
+            from_no,
+            to_no,
+            gateway: self.inner.gateway.as_str().to_owned(),
+        };
+        self.inner.metrics.asked.inc();
+        let owners = self.inner.owners.clone();
+        self.job = Some(Box::pin(async move { Job::Missing(owners.missing(request).await) }));
+    }
+
+    async fn on_missing(&mut self, answer: Result<MissingReply, Refusal>) -> Flow {
+        match answer {
+            // With what is gone went the knowledge who is a member.
+            Ok(reply) if reply.tenure != self.tenure || reply.incomplete => self.register(),
+            Ok(reply) => {
+                self.line.answered(reply.no);
+                for batch in reply.batches {
+                    self.line.take(batch.no, batch);
+                }
+                return self.drain().await;
+            }
+            Err(_) if self.hole_since + GIVE_UP <= self.inner.clock.mono() => self.register(),
+            Err(_) => {
+                self.tries += 1;
+                self.pause(backoff(&self.inner, self.tries));
+            }
+        }
+        Flow::On
+    }
+
+    /// From now on nothing of the stream is handed on until the owner has said where it stands.
+    fn register(&mut self) {
+        self.live = false;
+        self.tries = 0;
+        self.send_register();
+    }
+
+    fn send_register(&mut self) {
+        let local = self.inner.locals.local(self.interest.app, self.interest.conv);
+        let request = RegisterRequest {
+            app: self.interest.app.0,
+            conv: self.interest.conv.0,
+            gateway: self.inner.gateway.as_str().to_owned(),
+            incarnation: self.inner.incarnation,
+            group_id: self.interest.group_id.as_str().to_owned(),
+            live_members: local.live_members,
+            live_count: local.live_count,
+            members: local.members,
+        };
+        self.inner.metrics.registers.inc();
+        let owners = self.inner.owners.clone();
+        self.job = Some(Box::pin(async move { Job::Register(owners.register(request).await) }));
+    }
+
+    async fn on_registered(&mut self, reply: RegisterReply) -> Flow {
+        let again = self.registered_once;
+        if again && reply.tenure == self.tenure {
+            self.inner.lost_batches(self.line.skip_to(reply.no + 1));
+            self.line.answered(reply.no);
+        } else {
+            self.before = again.then(|| (self.tenure, self.line.next()));
+            let suspect = self.line.is_suspect();
+            self.line = Line::new(reply.no + 1);
+            if suspect {
+                self.line.suspect();
+            }
+            self.from = reply.no + 1;
+        }
+        (self.live, self.registered_once) = (true, true);
+        (self.tenure, self.head) = (reply.tenure, reply.head_seq);
+        for asker in self.askers.drain(..) {
+            let _ = asker.send(Ok(reply.clone()));
+        }
+        let (interest, head_seq) = (self.interest.clone(), Seq(reply.head_seq));
+        let mut listening =
+            self.inner.deliver(Delivered::Registered { interest: interest.clone(), reply, again }).await;
+        if again {
+            listening = self.inner.deliver(Delivered::Advanced { interest, head_seq }).await;
+        }
+        if !listening {
+            return Flow::End;
+        }
+        self.catch_up().await
+    }
+
+    /// What came while the registration was on its way.
+    async fn catch_up(&mut self) -> Flow {
+        for batch in std::mem::take(&mut self.direct) {
+            if matches!(self.on_direct(batch).await, Flow::End) {
+                return Flow::End;
+            }
+        }
+        for batch in std::mem::take(&mut self.early) {
+            if matches!(self.on_batch(batch).await, Flow::End) {
+                return Flow::End;
+            }
+        }
+        self.drain().await
+    }
+
+    /// Ends the registration. What was sent until the owner knew counts as missing: nobody here wanted it.
+    async fn deregister(mut self) {
+        let request = DeregisterRequest {
+            app: self.interest.app.0,
+            conv: self.interest.conv.0,
+            gateway: self.inner.gateway.as_str().to_owned(),
+            incarnation: self.inner.incarnation,
+            group_id: self.interest.group_id.as_str().to_owned(),
+        };
+        for tries in 0..5 {
+            if let Ok(reply) = self.inner.owners.deregister(request.clone()).await {
+                if reply.tenure == self.tenure {
+                    self.inner.lost_batches(self.line.skip_to(reply.no + 1));
+                }
+                return;
+            }
+            tokio::time::sleep(backoff(&self.inner, tries)).await;
+        }
+    }
+}
+
+/// The job's outcome; never, when there is none. Cancel-safe: the job stays until it is done.
+async fn next(job: &mut Option<BoxFuture<'static, Job>>) -> Job {
+    let Some(running) = job else { return pending().await };
+    let outcome = running.await;
+    *job = None;
+    outcome
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}

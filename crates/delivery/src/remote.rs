@@ -1,0 +1,155 @@
+//! What this crate asks of other nodes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use linnet_cluster::{Cluster, RouteKey, Service};
+use linnet_proto::delivery::delivery_client::DeliveryClient;
+use linnet_proto::delivery::{
+    DeregisterReply, DeregisterRequest, MissingFramesReply, MissingFramesRequest, MissingReply, MissingRequest,
+    RegisterReply, RegisterRequest,
+};
+use linnet_proto::session::sessions_client::SessionsClient;
+use linnet_proto::session::{Places, WhereRequest};
+use linnet_runtime::status::{refusal_or, with_deadline};
+use linnet_types::{GroupId, NodeId, Refusal, SdkAppId, UserId, code};
+use parking_lot::Mutex;
+
+use crate::places::Key;
+
+/// One call for places; the outer patience of a send is several of them.
+const WHERE: Duration = Duration::from_millis(800);
+/// Users per call, the service's bound.
+const WHERE_MAX: usize = 500;
+/// Registering may activate a conversation.
+const REGISTER: Duration = Duration::from_secs(3);
+const MISSING: Duration = Duration::from_secs(1);
+
+/// Which gateways live, and since when the others are gone.
+pub(crate) struct Live {
+    cluster: Cluster,
+    seen: Mutex<HashMap<NodeId, Option<Duration>>>,
+}
+
+impl Live {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        Self { cluster: cluster.clone(), seen: Mutex::default() }
+    }
+
+    pub(crate) fn has(&self, gateway: &NodeId) -> bool {
+        self.cluster.snapshot().lives(gateway)
+    }
+
+    pub(crate) fn all(&self) -> Vec<NodeId> {
+        self.cluster.nodes(Service::Gateway)
+    }
+
+    /// Notes who came and went; answers those gone for `span` by now, once each.
+    pub(crate) fn refresh(&self, now: Duration, span: Duration) -> Vec<NodeId> {
+        let living = self.all();
+        let mut seen = self.seen.lock();
+        for gateway in &living {
+            seen.insert(gateway.clone(), None);
+        }
+        for (gateway, gone) in seen.iter_mut() {
+            if gone.is_none() && !living.contains(gateway) {
+                *gone = Some(now);
+            }
+        }
+        let ended: Vec<_> = seen
+            .iter()
+            .filter(|(_, gone)| gone.is_some_and(|since| since + span <= now))
+            .map(|(gateway, _)| gateway.clone())
+            .collect();
+        seen.retain(|gateway, _| !ended.contains(gateway));
+        ended
+    }
+}
+
+/// Asks where users are; in chunks, each chunk of one app and one session node. Answers one result per chunk.
+pub(crate) async fn places(cluster: &Cluster, users: Vec<Key>) -> Vec<(Vec<Key>, Result<Vec<Places>, Refusal>)> {
+    let mut chunks: BTreeMap<(SdkAppId, Option<NodeId>), Vec<Key>> = BTreeMap::new();
+    for (app, user) in users {
+        let owner = cluster.owner_node(Service::Session, RouteKey::user(app, &user)).ok();
+        chunks.entry((app, owner)).or_default().push((app, user));
+    }
+    let calls = chunks.into_iter().flat_map(|((app, owner), users)| {
+        let parts: Vec<Vec<Key>> = users.chunks(WHERE_MAX).map(<[Key]>::to_vec).collect();
+        parts.into_iter().map(move |part| (app, owner.clone(), part))
+    });
+    let calls = calls.map(|(app, owner, users)| async move {
+        let found = match owner {
+            Some(owner) => ask_places(cluster, app, &owner, &users).await,
+            None => Err(Refusal::retry(code::BUSY, "no session service", 200)),
+        };
+        (users, found)
+    });
+    futures::future::join_all(calls).await
+}
+
+async fn ask_places(cluster: &Cluster, app: SdkAppId, owner: &NodeId, users: &[Key]) -> Result<Vec<Places>, Refusal> {
+    let rpc = cluster.for_node(Service::Session, owner)?;
+    let names = users.iter().map(|(_, user)| user.as_str().to_owned()).collect();
+    let request = with_deadline(WhereRequest { app: app.0, users: names }, WHERE);
+    let reply = SessionsClient::new(rpc).r#where(request).await;
+    let places = reply.map_err(|why| refusal_or(&why, code::BUSY))?.into_inner().places;
+    if places.len() == users.len() {
+        return Ok(places);
+    }
+    Err(Refusal::new(code::BUSY, "the session service answered for other users"))
+}
+
+/// The owners a gateway asks.
+#[derive(Clone)]
+pub(crate) struct Owners {
+    cluster: Cluster,
+}
+
+impl Owners {
+    pub(crate) fn new(cluster: Cluster) -> Self {
+        Self { cluster }
+    }
+
+    fn of_group(&self, app: u32, group: &str) -> Result<DeliveryClient<linnet_cluster::Rpc>, Refusal> {
+        let key = RouteKey::group(SdkAppId(app), &GroupId::trusted(group));
+        Ok(DeliveryClient::new(self.cluster.for_owner(Service::Group, key)?))
+    }
+
+    pub(crate) async fn register(&self, request: RegisterRequest) -> Result<RegisterReply, Refusal> {
+        let mut owner = self.of_group(request.app, &request.group_id)?;
+        let reply = owner.register(with_deadline(request, REGISTER)).await;
+        reply.map(tonic::Response::into_inner).map_err(|why| refusal_or(&why, code::BUSY))
+    }
+
+    pub(crate) async fn deregister(&self, request: DeregisterRequest) -> Result<DeregisterReply, Refusal> {
+        let mut owner = self.of_group(request.app, &request.group_id)?;
+        let reply = owner.deregister(with_deadline(request, MISSING)).await;
+        reply.map(tonic::Response::into_inner).map_err(|why| refusal_or(&why, code::BUSY))
+    }
+
+    pub(crate) async fn missing(&self, request: MissingRequest) -> Result<MissingReply, Refusal> {
+        let mut owner = self.of_group(request.app, &request.group_id)?;
+        let reply = owner.missing(with_deadline(request, MISSING)).await;
+        reply.map(tonic::Response::into_inner).map_err(|why| refusal_or(&why, code::BUSY))
+    }
+
+    pub(crate) async fn missing_frames(
+        &self,
+        service: Service,
+        owner: &NodeId,
+        request: MissingFramesRequest,
+    ) -> Result<MissingFramesReply, Refusal> {
+        let mut owner = DeliveryClient::new(self.cluster.for_node(service, owner)?);
+        let reply = owner.missing_frames(with_deadline(request, MISSING)).await;
+        reply.map(tonic::Response::into_inner).map_err(|why| refusal_or(&why, code::BUSY))
+    }
+
+    pub(crate) fn lives(&self, node: &NodeId) -> bool {
+        self.cluster.snapshot().lives(node)
+    }
+}
+
+/// A key of the cache from its parts on the wire.
+pub(crate) fn key(app: u32, user: &str) -> Key {
+    (SdkAppId(app), UserId::trusted(user))
+}
