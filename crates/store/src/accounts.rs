@@ -338,3 +338,6 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
         "generation": account.generation, "rev": account.rev,
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,7 +185,8 @@ fn from_row(app: SdkAppId, value: &[u8]) -> Result<App> {
         app,
         name: row.name,
         key: AppKey(row.key),
-        previous: (!row.previous_key.is_empty()).then(|| (AppKey(row.previous_key), UnixMillis(row.previous_until_ms))),
+        previous: (!row.previous_key.is_empty())
+            .then_some((AppKey(row.previous_key), UnixMillis(row.previous_until_ms))),
         admins: row.admins.into_iter().map(UserId::trusted).collect(),
         settings,
         created: UnixMillis(row.created_ms),
@@ -217,3 +218,6 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
         "created_ms": app.created, "previous_key_until_ms": app.previous.map(|(_, until)| until),
     }))
 }
+
+#[cfg(test)]
+mod tests;

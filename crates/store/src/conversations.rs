@@ -365,3 +365,6 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
         "sides": [side(&pair.sides.0), side(&pair.sides.1)],
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,6 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
         "own_since": at.own_since, "own_to": at.own_to, "adjust": at.adjust, "generation": at.generation, "read_ms": at.read_at,
     }))
 }
+
+#[cfg(test)]
+mod tests;

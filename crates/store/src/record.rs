@@ -52,7 +52,10 @@ pub(crate) async fn change<T: Send>(
             Ok(Applied::Yes) => return Ok(answer),
             Ok(Applied::No(_)) => {}
             Err(Error::Unknown { .. }) => {
-                if settle(store, table, &partition).await? == value {
+                // Whatever stops the settling, the outcome stays unknown.
+                let settled = settle(store, table, &partition).await;
+                let unknown = |error: Error| Error::Unknown { table: table.name, why: error.to_string() };
+                if settled.map_err(unknown)? == value {
                     return Ok(answer);
                 }
             }

@@ -120,3 +120,31 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
     let entry = entry(clustering, value)?;
     Ok(json!({ "app": app, "owner": owner, "blocks": entry.user, "since_ms": entry.since }))
 }
+
+#[cfg(test)]
+mod tests {
+    use linnet_runtime::{Clock, Rng};
+
+    use super::*;
+    use crate::sim::{Faults, SimRows};
+
+    const APP: SdkAppId = SdkAppId(1_400_000_000);
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+    #[tokio::test(start_paused = true)]
+    async fn blocking_is_one_sided_listed_and_undone() {
+        let relations = Relations::new(SimRows::new(Rng::seeded(1), Clock::simulated(NOW), Faults::none()).store());
+        let [ann, bob, cat] = ["ann", "bob", "cat"].map(UserId::trusted);
+        relations.block(APP, &ann, &[cat.clone(), bob.clone()], NOW).await.unwrap();
+        assert!(relations.blocked(APP, &ann, &bob).await.unwrap());
+        assert!(!relations.blocked(APP, &bob, &ann).await.unwrap());
+        let list = relations.list(APP, &ann, None, 0).await.unwrap();
+        assert_eq!(list.iter().map(|entry| &entry.user).collect::<Vec<_>>(), [&bob, &cat]);
+        let rest = relations.list(APP, &ann, Some(&bob), 5).await.unwrap();
+        assert_eq!(rest, [Blocked { user: cat.clone(), since: NOW }]);
+        relations.unblock(APP, &ann, std::slice::from_ref(&bob)).await.unwrap();
+        assert!(!relations.blocked(APP, &ann, &bob).await.unwrap());
+        relations.clear(APP, &ann).await.unwrap();
+        assert_eq!(relations.list(APP, &ann, None, 0).await.unwrap(), []);
+    }
+}

@@ -24,6 +24,7 @@ pub struct NewGroup {
 
 /// How a creation ended.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once by the caller, who keeps the guard")]
 pub enum Created {
     /// It is there, and claimed.
     New(GroupGuard),
