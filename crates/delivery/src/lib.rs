@@ -37,7 +37,7 @@ use linnet_types::{GroupId, UserId};
 
 pub use error::{Error, Result};
 pub use publisher::{Grpc, Publisher, PublisherDeps, Registrar, Stream};
-pub use receiver::{Delivered, Interest, LinkCount, Local, Locals, Receiver, ReceiverDeps};
+pub use receiver::{Delivered, Interest, LinkCount, Local, Locals, Receiver, ReceiverDeps, Which};
 
 /// The public name of a conversation, by which its owner is found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

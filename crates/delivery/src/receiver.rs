@@ -51,16 +51,30 @@ pub struct ReceiverDeps {
     pub locals: Arc<dyn Locals>,
 }
 
-/// The gateway's local members, read whenever a conversation is registered.
+/// The gateway's local members, read whenever a conversation is registered or checked.
+///
+/// A gateway keeps two sets for each registered conversation: *members*, who receive, and *new* ones, who are said to be
+/// members by something outside the numbered stream (a sign-in, a join's reply, a notice) and receive nothing yet. It calls
+/// [`Receiver::register`] for new ones, and takes those of [`Delivered::Registered::checked`] that are not in `not_members`
+/// over when it comes to that delivery: so no late word about a join can undo a kick.
 pub trait Locals: Send + Sync + 'static {
     /// Those of `conv` at this moment; called from several tasks.
-    fn local(&self, app: SdkAppId, conv: ConvId) -> Local;
+    fn local(&self, app: SdkAppId, conv: ConvId, which: Which) -> Local;
+}
+
+/// Which local members to name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Members and new ones.
+    All,
+    /// New ones only.
+    New,
 }
 
 /// Local members of one conversation.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
-    /// Stored groups: the owner says which of them are no members any more.
+    /// Stored groups: the owner says which of them are no members.
     pub members: Vec<String>,
     /// Live rooms: viewers, newest first, at most 1,000.
     pub live_members: Vec<LiveMember>,
@@ -84,14 +98,16 @@ pub struct Interest {
 pub enum Delivered {
     /// A batch. With `users`: for these users of this gateway; without: for all local members of its conversation.
     Batch(Arc<Batch>),
-    /// The conversation is registered: what follows starts after `reply.no`, and the stored positions up to
-    /// `reply.head_seq` are in the log. `reply.not_members` leave the local index **now**, before anything that follows.
+    /// The conversation is registered or was checked, as of this place in its stream: stored positions up to
+    /// `reply.head_seq` are in the log, and of `checked`, those in `reply.not_members` are no members.
     Registered {
         /// Which.
         interest: Interest,
-        /// The owner's answer.
+        /// The owner's answer; its state of a live room replaces what the gateway has.
         reply: RegisterReply,
-        /// Not for the first time: a new owner, or something was lost. [`Delivered::Advanced`] follows.
+        /// The users whose membership was asked.
+        checked: Vec<String>,
+        /// It was registered before.
         again: bool,
     },
     /// Records up to `head_seq` were lost on the way: members read them from the log.
@@ -208,10 +224,10 @@ impl Receiver {
         Ok((Self { inner }, delivered))
     }
 
-    /// Begins to receive a conversation of which a first local member appeared: subscribes, then registers with the
-    /// owner, for as long as it takes. The answer also comes as [`Delivered::Registered`], ahead of what follows it. A
-    /// conversation that is registered already, or was released less than 30 s ago, is answered from memory with `live`
-    /// and `not_members` empty: what the gateway has is current.
+    /// There are new local members ([`Locals`]) of a conversation. Subscribes and registers with the owner, for as long as
+    /// it takes; when it is registered, only asks the owner about the new ones (calls within 100 ms share one question). The
+    /// answer also comes as [`Delivered::Registered`] in its place in the stream, which is what to act on. Live rooms, whose
+    /// joins are local, need this for the first viewer only.
     ///
     /// # Errors
     /// [`Error::Refused`]: the owner's refusal, or `BUSY` while the receiver stops.
@@ -250,7 +266,7 @@ impl Inner {
         let key = (interest.app, interest.conv);
         let mut conversations = self.conversations.lock();
         if let Some(handle) = conversations.get_mut(&key) {
-            match handle.mail.try_send(Mail::Reply(reply)) {
+            match handle.mail.try_send(Mail::Check(reply)) {
                 Ok(()) => handle.released = None,
                 Err(_) => return Err(stopping()),
             }

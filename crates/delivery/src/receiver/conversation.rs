@@ -19,31 +19,51 @@ use tokio::time::Instant;
 
 use super::line::Line;
 use super::link::{GIVE_UP, LOOK_AFTER, backoff};
-use super::{Delivered, Inner, Interest};
+use super::{Delivered, Inner, Interest, Which};
 use crate::error::{Error, Result};
 
 /// A registration outlives the last local member by this.
 const KEEP_FOR: Duration = Duration::from_secs(30);
+/// Questions about new members are at least this far apart.
+const CHECK_GAP: Duration = Duration::from_millis(100);
 /// Batches kept while the registration they belong to is not answered.
 const EARLY_MAX: usize = 1024;
 /// Batches by name held back until it is known whether the stream brings them too.
 const DIRECT_MAX: usize = 256;
+
+pub(super) type Asker = oneshot::Sender<Result<RegisterReply>>;
 
 pub(super) enum Mail {
     /// A batch by name of this conversation.
     Direct(Batch),
     /// A repeated last number.
     Last(LastNumber),
-    /// Somebody wants to know the registration.
-    Reply(oneshot::Sender<Result<RegisterReply>>),
+    /// There are new local members, and somebody waits until they were asked about.
+    Check(Asker),
     /// No local member is left.
     Released,
 }
 
 enum Job {
     Look,
-    Register(Result<RegisterReply, Refusal>),
+    Register(Result<RegisterReply, Refusal>, Vec<String>),
     Missing(Result<MissingReply, Refusal>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The owner is asked where the stream stands; nothing of it is handed on.
+    Registering,
+    /// In the stream.
+    Live,
+    /// The owner is asked about new members; the stream waits, so that the answer finds its place in it.
+    Checking,
+}
+
+/// An answer about members that is for a place in the stream not reached yet.
+struct Verdict {
+    reply: RegisterReply,
+    checked: Vec<String>,
 }
 
 /// Why the task goes on or ends.
@@ -56,16 +76,18 @@ pub(super) struct Conversation {
     inner: Arc<Inner>,
     interest: Interest,
     mailbox: mpsc::Receiver<Mail>,
-    askers: Vec<oneshot::Sender<Result<RegisterReply>>>,
+    /// Who waits for a question not sent yet, and for the one on its way.
+    waiting: Vec<Asker>,
+    asking: Vec<Asker>,
+    checked_at: Duration,
+    verdict: Option<Verdict>,
     /// What is awaited beside the bus: a pause, a registration or missed batches.
     job: Option<BoxFuture<'static, Job>>,
     tries: u32,
     hole_since: Duration,
-    /// False: a registration is on its way, and nothing of the stream is handed on.
-    live: bool,
+    phase: Phase,
     registered_once: bool,
     tenure: u64,
-    head: u64,
     /// First number of this tenure that the stream brings.
     from: u64,
     line: Line<Batch>,
@@ -77,24 +99,21 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    pub(super) fn new(
-        inner: Arc<Inner>,
-        interest: Interest,
-        mailbox: mpsc::Receiver<Mail>,
-        asker: oneshot::Sender<Result<RegisterReply>>,
-    ) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, interest: Interest, mailbox: mpsc::Receiver<Mail>, asker: Asker) -> Self {
         Self {
             inner,
             interest,
             mailbox,
-            askers: vec![asker],
+            waiting: vec![asker],
+            asking: Vec::new(),
+            checked_at: Duration::ZERO,
+            verdict: None,
             job: None,
             tries: 0,
             hole_since: Duration::ZERO,
-            live: false,
+            phase: Phase::Registering,
             registered_once: false,
             tenure: 0,
-            head: 0,
             from: 1,
             line: Line::new(1),
             early: Vec::new(),
@@ -181,14 +200,9 @@ impl Conversation {
                 self.on_last(&last);
                 Flow::On
             }
-            Mail::Reply(asker) if self.live => {
-                let (tenure, no) = (self.tenure, self.line.next() - 1);
-                let reply = RegisterReply { tenure, no, head_seq: self.head, ..RegisterReply::default() };
-                let _ = asker.send(Ok(reply));
-                Flow::On
-            }
-            Mail::Reply(asker) => {
-                self.askers.push(asker);
+            Mail::Check(asker) => {
+                self.waiting.push(asker);
+                self.look();
                 Flow::On
             }
             // The loop reads the time of release.
@@ -221,12 +235,12 @@ impl Conversation {
             self.inner.metrics.stale.inc();
             return Flow::On;
         }
-        if !self.live || batch.tenure > self.tenure {
+        if self.phase == Phase::Registering || batch.tenure > self.tenure {
             // Full: what is dropped here is missed by its number once the registration is answered.
             if self.early.len() < EARLY_MAX {
                 self.early.push(batch);
             }
-            if self.live {
+            if self.phase != Phase::Registering {
                 self.register();
             }
             return Flow::On;
@@ -238,11 +252,14 @@ impl Conversation {
     }
 
     async fn drain(&mut self) -> Flow {
-        if !self.live {
-            return Flow::On;
-        }
-        while let Some(batch) = self.line.pop() {
-            self.head = batch.head_seq;
+        while self.phase == Phase::Live {
+            if self.verdict.as_ref().is_some_and(|verdict| verdict.reply.no < self.line.next())
+                && let Some(Verdict { reply, checked }) = self.verdict.take()
+                && !self.tell(reply, checked, true).await
+            {
+                return Flow::End;
+            }
+            let Some(batch) = self.line.pop() else { break };
             self.inner.received(|count| count.batches += 1);
             if !self.inner.deliver(Delivered::Batch(Arc::new(batch))).await {
                 return Flow::End;
@@ -252,6 +269,11 @@ impl Conversation {
         Flow::On
     }
 
+    async fn tell(&mut self, reply: RegisterReply, checked: Vec<String>, again: bool) -> bool {
+        let interest = self.interest.clone();
+        self.inner.deliver(Delivered::Registered { interest, reply, checked, again }).await
+    }
+
     /// A batch by name. While the group crosses the limit the same batch comes over the stream, and one of the two is
     /// handed on; which one is only known when the registration is answered.
     async fn on_direct(&mut self, batch: Batch) -> Flow {
@@ -259,10 +281,10 @@ impl Conversation {
             self.inner.metrics.stale.inc();
             return Flow::On;
         }
-        if self.live && batch.tenure > self.tenure {
+        if self.phase != Phase::Registering && batch.tenure > self.tenure {
             self.register();
         }
-        if self.live {
+        if self.phase == Phase::Live {
             return self.hand_on_direct(batch).await;
         }
         self.direct.push_back(batch);
@@ -294,7 +316,7 @@ impl Conversation {
             self.inner.lost_batches(last.no + 1 - first);
             self.before = Some((tenure, last.no + 1));
         }
-        if !self.live || last.tenure < self.tenure {
+        if self.phase == Phase::Registering || last.tenure < self.tenure {
             return;
         }
         if last.tenure > self.tenure {
@@ -304,11 +326,17 @@ impl Conversation {
         self.look();
     }
 
-    /// Sees to a hole, unless that is being done.
+    /// Sees to a hole, or to new members, unless something is being seen to.
     fn look(&mut self) {
-        if self.live && self.job.is_none() && self.line.hole().is_some() {
-            (self.tries, self.hole_since) = (0, self.inner.clock.mono());
+        if self.phase != Phase::Live || self.job.is_some() {
+            return;
+        }
+        let now = self.inner.clock.mono();
+        if self.line.hole().is_some() {
+            (self.tries, self.hole_since) = (0, now);
             self.pause(LOOK_AFTER);
+        } else if !self.waiting.is_empty() && self.verdict.is_none() {
+            self.pause((self.checked_at + CHECK_GAP).saturating_sub(now));
         }
     }
 
@@ -321,17 +349,23 @@ impl Conversation {
 
     async fn on_job(&mut self, job: Job) -> Flow {
         match job {
-            Job::Look if !self.live => {
-                self.send_register();
-                Flow::On
-            }
             Job::Look => {
-                self.ask();
+                match self.phase {
+                    Phase::Registering | Phase::Checking => self.send_register(),
+                    Phase::Live if self.line.hole().is_some() => self.ask(),
+                    Phase::Live if !self.waiting.is_empty() => {
+                        self.phase = Phase::Checking;
+                        self.send_register();
+                    }
+                    Phase::Live => {}
+                }
                 Flow::On
             }
-            Job::Register(Ok(reply)) if reply.tenure >= self.tenure => self.on_registered(reply).await,
-            Job::Register(Err(refusal)) if refusal.retry_after_ms.is_none() && refusal.code != code::BUSY => {
-                for asker in self.askers.drain(..) {
+            Job::Register(Ok(reply), checked) if reply.tenure >= self.tenure => {
+                self.on_registered(reply, checked).await
+            }
+            Job::Register(Err(refusal), _) if refusal.retry_after_ms.is_none() && refusal.code != code::BUSY => {
+                for asker in self.asking.drain(..).chain(self.waiting.drain(..)) {
                     let _ = asker.send(Err(Error::Refused(refusal.clone())));
                 }
                 let interest = self.interest.clone();
@@ -339,7 +373,7 @@ impl Conversation {
                 Flow::End
             }
             // Nobody answered, or one who does not know yet that he was replaced.
-            Job::Register(_) => {
+            Job::Register(..) => {
                 self.tries += 1;
                 self.pause(backoff(&self.inner, self.tries));
                 Flow::On
@@ -386,13 +420,18 @@ impl Conversation {
 
     /// From now on nothing of the stream is handed on until the owner has said where it stands.
     fn register(&mut self) {
-        self.live = false;
+        self.phase = Phase::Registering;
+        self.verdict = None;
         self.tries = 0;
         self.send_register();
     }
 
     fn send_register(&mut self) {
-        let local = self.inner.locals.local(self.interest.app, self.interest.conv);
+        // Whoever asked until now has put his new members where they are read.
+        self.asking.append(&mut self.waiting);
+        self.checked_at = self.inner.clock.mono();
+        let which = if self.phase == Phase::Checking { Which::New } else { Which::All };
+        let local = self.inner.locals.local(self.interest.app, self.interest.conv, which);
         let request = RegisterRequest {
             app: self.interest.app.0,
             conv: self.interest.conv.0,
@@ -405,10 +444,25 @@ impl Conversation {
         };
         self.inner.metrics.registers.inc();
         let owners = self.inner.owners.clone();
-        self.job = Some(Box::pin(async move { Job::Register(owners.register(request).await) }));
+        self.job = Some(Box::pin(async move {
+            let checked = request.members.clone();
+            Job::Register(owners.register(request).await, checked)
+        }));
     }
 
-    async fn on_registered(&mut self, reply: RegisterReply) -> Flow {
+    async fn on_registered(&mut self, reply: RegisterReply, checked: Vec<String>) -> Flow {
+        if self.phase == Phase::Checking {
+            if reply.tenure != self.tenure {
+                // A new owner has to be asked about everybody.
+                self.register();
+                return Flow::On;
+            }
+            self.answer(&reply);
+            self.phase = Phase::Live;
+            self.line.heard(reply.no);
+            self.verdict = Some(Verdict { reply, checked });
+            return self.catch_up().await;
+        }
         let again = self.registered_once;
         if again && reply.tenure == self.tenure {
             self.inner.lost_batches(self.line.skip_to(reply.no + 1));
@@ -422,21 +476,24 @@ impl Conversation {
             }
             self.from = reply.no + 1;
         }
-        (self.live, self.registered_once) = (true, true);
-        (self.tenure, self.head) = (reply.tenure, reply.head_seq);
-        for asker in self.askers.drain(..) {
-            let _ = asker.send(Ok(reply.clone()));
-        }
-        let (interest, head_seq) = (self.interest.clone(), Seq(reply.head_seq));
-        let mut listening =
-            self.inner.deliver(Delivered::Registered { interest: interest.clone(), reply, again }).await;
+        (self.phase, self.registered_once, self.tenure) = (Phase::Live, true, reply.tenure);
+        self.answer(&reply);
+        let head_seq = Seq(reply.head_seq);
+        let mut listening = self.tell(reply, checked, again).await;
         if again {
+            let interest = self.interest.clone();
             listening = self.inner.deliver(Delivered::Advanced { interest, head_seq }).await;
         }
         if !listening {
             return Flow::End;
         }
         self.catch_up().await
+    }
+
+    fn answer(&mut self, reply: &RegisterReply) {
+        for asker in self.asking.drain(..) {
+            let _ = asker.send(Ok(reply.clone()));
+        }
     }
 
     /// What came while the registration was on its way.
