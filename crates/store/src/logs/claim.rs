@@ -142,10 +142,15 @@ async fn find(inner: &Inner, id: LogId, known: Tail, classes: &mut Vec<ClassSpan
     }
     let mut guard = read(inner, id, classes, tail.bucket).await?;
     if guard.is_none() && tail.last_seq > 0 {
-        // The bucket `log_head` names has expired; one after it may not have.
-        if let Some(next) = read(inner, id, classes, tail.bucket + 1).await? {
-            tail.bucket += 1;
-            guard = Some(next);
+        // The bucket `log_head` names has expired; the one after it, perhaps of a longer class, may not have.
+        for class in Class::ALL {
+            let next = inner.store.guard(class.log(), &id.bucket(tail.bucket + 1)).await?;
+            if next.is_some() {
+                tail.bucket += 1;
+                note_class(classes, tail.bucket, class.days());
+                guard = next;
+                break;
+            }
         }
     }
     while let Some(found) = &guard {

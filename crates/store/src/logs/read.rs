@@ -148,8 +148,9 @@ impl Reader {
             let want = limit - page.messages.len();
             let found = self.read_bucket(floor, next, want).await?;
             let whole = found.len() < want;
-            if found.is_empty() && floor > bottom {
-                // A whole stretch is gone: look how far down that goes.
+            let oldest = found.last().map_or(next + 1, |stored| stored.seq.0);
+            if whole && oldest > floor {
+                // The lower end of a stretch is gone: look how far down that goes.
                 page.first_seq = self.first_seq().await?;
             }
             for stored in found {

@@ -1,6 +1,7 @@
 //! What the three replicas hold, what is still on its way to them, and what was proposed but not decided.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use linnet_runtime::Rng;
@@ -149,9 +150,10 @@ impl State {
         let pair = self.pair();
         self.arrive(place);
         let Some(part) = self.parts.get_mut(place) else { return Vec::new() };
+        let Some(bounds) = bounds(range) else { return Vec::new() };
         let mut merged: BTreeMap<Bytes, Cell> = BTreeMap::new();
         for replica in pair {
-            for (key, cell) in &part.replicas[replica] {
+            for (key, cell) in part.replicas[replica].range::<[u8], _>(bounds) {
                 let newest = merged.entry(key.clone()).or_insert_with(|| cell.clone());
                 if newest.stamp < cell.stamp {
                     *newest = cell.clone();
@@ -287,11 +289,19 @@ fn cell(write: &Write, stamp: u64, expires: u64) -> (Bytes, Cell) {
     }
 }
 
+/// The keys asked for; `None` when there can be none.
+fn bounds(range: &Range) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    if let (Some(from), Some(to)) = (&range.from, &range.to)
+        && from >= to
+    {
+        return None;
+    }
+    let from = range.from.as_deref().map_or(Bound::Unbounded, Bound::Included);
+    Some((from, range.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded)))
+}
+
 fn select(merged: BTreeMap<Bytes, Cell>, range: &Range, now: UnixMillis) -> Vec<Row> {
-    let inside = |key: &Bytes| {
-        range.from.as_ref().is_none_or(|from| key >= from) && range.to.as_ref().is_none_or(|to| key < to)
-    };
-    let live = merged.into_iter().filter(|(key, cell)| inside(key) && alive(cell.expires, now));
+    let live = merged.into_iter().filter(|(_, cell)| alive(cell.expires, now));
     let rows = live.filter_map(|(clustering, cell)| cell.value.map(|value| Row { clustering, value }));
     let limit = if range.limit == 0 { usize::MAX } else { range.limit };
     if range.descending {
