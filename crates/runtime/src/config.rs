@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use docs::{Change, KeyDoc, markdown};
-pub use layers::{Layers, Loaded};
+pub use layers::{Changed, Layers, Loaded};
 pub use units::{ByteSize, Period, Secret};
 
 /// A configuration struct whose keys can be listed; implemented by [`crate::config!`] and [`crate::sections!`].

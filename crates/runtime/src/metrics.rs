@@ -1,5 +1,8 @@
 //! Metrics of one node. No global registry, so several nodes in one process do not mix.
 
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,9 +22,21 @@ pub const SECONDS_BUCKETS: [f64; 17] = [
 ];
 
 /// The metrics of one node; clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Metrics {
-    registry: Arc<Mutex<Registry>>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    registry: Registry,
+    /// Handles by full name, so that a second part of the same kind counts into the same series.
+    known: HashMap<String, Box<dyn Any + Send>>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
 }
 
 impl Default for Metrics {
@@ -34,21 +49,22 @@ impl Metrics {
     /// An empty registry; every name gets the prefix `linnet_`.
     #[must_use]
     pub fn new() -> Self {
-        Self { registry: Arc::new(Mutex::new(Registry::with_prefix("linnet"))) }
+        let inner = Inner { registry: Registry::with_prefix("linnet"), known: HashMap::new() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Registers metrics named `linnet_<service>_<what>…`. Each part calls it once, at start, and keeps the returned
-    /// handles; registering a name twice would export it twice.
+    /// handles. A name that is registered again gives the same metric.
     pub fn scope<T>(&self, service: &str, register: impl FnOnce(&mut Scope<'_>) -> T) -> T {
-        let mut registry = self.registry.lock();
-        register(&mut Scope { registry: registry.sub_registry_with_prefix(service) })
+        let Inner { registry, known } = &mut *self.inner.lock();
+        register(&mut Scope { service, registry: registry.sub_registry_with_prefix(service), known })
     }
 
     /// The OpenMetrics text of everything registered.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut out = String::new();
-        text::encode(&mut out, &self.registry.lock()).expect("writing to a String cannot fail");
+        text::encode(&mut out, &self.inner.lock().registry).expect("writing to a String cannot fail");
         out
     }
 
@@ -74,7 +90,9 @@ impl Metrics {
 
 /// Registers the metrics of one service.
 pub struct Scope<'a> {
+    service: &'a str,
     registry: &'a mut Registry,
+    known: &'a mut HashMap<String, Box<dyn Any + Send>>,
 }
 
 impl Scope<'_> {
@@ -100,16 +118,16 @@ impl Scope<'_> {
 
     /// A histogram of spans over [`SECONDS_BUCKETS`]; exported with `_seconds`.
     pub fn seconds(&mut self, name: &str, help: &str) -> Histogram {
-        let histogram = Histogram::new(SECONDS_BUCKETS);
-        self.registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        histogram
+        self.once(name, Histogram::new(SECONDS_BUCKETS), |registry, histogram| {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram);
+        })
     }
 
     /// Histograms of spans told apart by labels from a closed set; exported with `_seconds`.
     pub fn seconds_by<L: LabelSet>(&mut self, name: &str, help: &str) -> SecondsBy<L> {
-        let family = Family::new_with_constructor(Seconds);
-        self.registry.register_with_unit(name, help, Unit::Seconds, family.clone());
-        family
+        self.once(name, Family::new_with_constructor(Seconds), |registry, family| {
+            registry.register_with_unit(name, help, Unit::Seconds, family);
+        })
     }
 
     /// A histogram over bounds of the caller's choice (batch sizes, bytes).
@@ -118,8 +136,20 @@ impl Scope<'_> {
     }
 
     /// Registers any metric and gives back a handle to it.
+    ///
+    /// # Panics
+    /// When the name is taken by a metric of another type: two parts of the program disagree about it.
     pub fn register<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
-        self.registry.register(name, help, metric.clone());
+        self.once(name, metric, |registry, metric| registry.register(name, help, metric))
+    }
+
+    fn once<M: Metric + Clone>(&mut self, name: &str, metric: M, register: impl FnOnce(&mut Registry, M)) -> M {
+        let full = format!("{}_{name}", self.service);
+        if let Some(known) = self.known.get(&full) {
+            return known.downcast_ref::<M>().expect("a metric's name stands for one type").clone();
+        }
+        self.known.insert(full, Box::new(metric.clone()));
+        register(self.registry, metric.clone());
         metric
     }
 }
@@ -161,6 +191,16 @@ mod tests {
         assert_eq!(metrics.sum("linnet_group_sent_total"), 3.0);
         assert_eq!(metrics.value("linnet_group_append_seconds_count"), Some(1.0));
         assert_eq!(metrics.value("linnet_group_append_seconds_bucket{le=\"0.005\"}"), Some(1.0));
+    }
+
+    #[test]
+    fn second_registration_counts_into_the_same_series() {
+        let metrics = Metrics::new();
+        let register = || metrics.scope("group", |scope| scope.counters::<Outcome>("sent", "messages"));
+        register().get_or_create(&[("outcome", "stored")]).inc();
+        register().get_or_create(&[("outcome", "stored")]).inc();
+        assert_eq!(metrics.value("linnet_group_sent_total{outcome=\"stored\"}"), Some(2.0));
+        assert_eq!(metrics.encode().matches("# HELP linnet_group_sent ").count(), 1);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng as _, RngCore, SeedableRng};
 
 /// Random numbers and tokens; cloneable and thread safe. Clones draw from one stream, forks have their own.
@@ -51,6 +53,18 @@ impl Rng {
     #[must_use]
     pub fn chance(&self, percent: u32) -> bool {
         self.below(100) < u64::from(percent)
+    }
+
+    /// Between half of `span` and all of it, for retries and ticks that must not fall together.
+    #[must_use]
+    pub fn jitter(&self, span: Duration) -> Duration {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(nanos / 2 + self.below(nanos / 2 + 1))
+    }
+
+    /// Puts `items` into a random order, each order equally likely.
+    pub fn shuffle<T>(&self, items: &mut [T]) {
+        items.shuffle(&mut *self.stream.lock());
     }
 
     /// Fills `bytes`.
@@ -125,6 +139,19 @@ mod tests {
         let rng = Rng::seeded(1);
         assert!((0..1000).all(|_| rng.below(7) < 7));
         assert_eq!(rng.below(0), 0);
+    }
+
+    #[test]
+    fn jitter_stays_in_the_upper_half_and_shuffle_keeps_all() {
+        let rng = Rng::seeded(2);
+        let span = Duration::from_millis(100);
+        assert!((0..1000).all(|_| (span / 2..=span).contains(&rng.jitter(span))));
+        assert_eq!(rng.jitter(Duration::ZERO), Duration::ZERO);
+        let mut items: Vec<u32> = (0..100).collect();
+        rng.shuffle(&mut items);
+        assert!(!items.is_sorted());
+        items.sort_unstable();
+        assert_eq!(items, (0..100).collect::<Vec<_>>());
     }
 
     #[test]

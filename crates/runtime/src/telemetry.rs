@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::IsTerminal;
 
 use http::HeaderMap;
 use opentelemetry::trace::{
@@ -13,7 +14,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracerProvider};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider};
 use serde::{Deserialize, Serialize};
 use tonic::metadata::MetadataMap;
 use tracing::{Instrument, Span};
@@ -22,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::config::Problem;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -47,7 +49,21 @@ crate::config! {
         pub filter: String = "info".to_owned(), "", restart;
         /// OTLP/gRPC address spans are sent to (`http://collector:4317`); empty for none. Costs a few µs a span.
         pub otlp: String = String::new(), "", restart;
+        /// Share of new traces that are sent, 0 to 100; a request that arrives with a sampled trace is always sent.
+        pub otlp_percent: u8 = 10, "percent", restart;
     }
+    check problems;
+}
+
+fn problems(config: &LogConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Err(error) = EnvFilter::try_new(&config.filter) {
+        problems.push(Problem::new("filter", error.to_string()));
+    }
+    if config.otlp_percent > 100 {
+        problems.push(Problem::new("otlp_percent", "must be at most 100"));
+    }
+    problems
 }
 
 /// Keeps the exporter alive; call [`Telemetry::shutdown`] last.
@@ -73,26 +89,36 @@ impl Telemetry {
 pub fn init(service: &'static str, config: &LogConfig) -> Result<Telemetry> {
     let bad = |error: &dyn fmt::Display| Error::Telemetry(error.to_string());
     let filter = EnvFilter::try_new(&config.filter).map_err(|error| bad(&error))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    let provider = if config.otlp.is_empty() { None } else { Some(exporter(service, &config.otlp)?) };
+    let provider = if config.otlp.is_empty() { None } else { Some(provider(service, exporter(&config.otlp)?, config)) };
     let spans = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("linnet")));
     let subscriber = tracing_subscriber::registry().with(filter).with(spans).with(lines);
     subscriber.try_init().map_err(|error| bad(&error))?;
     Ok(Telemetry { provider })
 }
 
-fn exporter(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider> {
+fn exporter(endpoint: &str) -> Result<SpanExporter> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-    let exporter = exporter.map_err(|error| Error::Telemetry(error.to_string()))?;
-    Ok(SdkTracerProvider::builder()
+    exporter.map_err(|error| Error::Telemetry(error.to_string()))
+}
+
+fn provider(
+    service: &'static str,
+    exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static,
+    config: &LogConfig,
+) -> SdkTracerProvider {
+    let share = Sampler::TraceIdRatioBased(f64::from(config.otlp_percent) / 100.0);
+    SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_id_generator(RequestIds::default())
+        .with_sampler(Sampler::ParentBased(Box::new(share)))
         .with_resource(Resource::builder().with_service_name(service).build())
-        .build())
+        .build()
 }
 
 /// Gives a new trace the id of the request it belongs to.
@@ -252,51 +278,4 @@ pub fn extract(headers: &HeaderMap) -> Option<TraceContext> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::Rng;
-
-    const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-    #[test]
-    fn w3c_example_round_trips() {
-        let context = TraceContext::parse(EXAMPLE).expect("valid");
-        assert_eq!(context.request.to_string(), "a3ce929d0e0e4736");
-        assert_eq!(context.traceparent(), EXAMPLE);
-    }
-
-    #[test]
-    fn malformed_traceparents_are_ignored() {
-        let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
-        let upper = EXAMPLE.to_uppercase();
-        let longer = format!("{EXAMPLE}-x");
-        for bad in ["", "00", zero, &upper, &longer, &EXAMPLE.replace("00-", "ff-"), &EXAMPLE.replace('-', "_")] {
-            assert_eq!(TraceContext::parse(bad), None, "{bad}");
-        }
-        assert!(TraceContext::parse(&longer.replacen("00", "01", 1)).is_some(), "a later version may be longer");
-    }
-
-    proptest! {
-        #[test]
-        fn parse_never_panics(text in "\\PC{0,80}") {
-            let _ = TraceContext::parse(&text);
-        }
-    }
-
-    #[tokio::test]
-    async fn calls_inside_a_request_carry_its_trace() {
-        let context = TraceContext::new(&Rng::seeded(1));
-        let (id, headers) = context
-            .scope("test", async {
-                let mut headers = HeaderMap::new();
-                inject(&mut headers);
-                (RequestId::current(), headers)
-            })
-            .await;
-        assert_eq!(id, Some(context.request));
-        assert_eq!(extract(&headers), Some(context));
-        assert_eq!(RequestId::current(), None);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 
-use super::{Documented, KeyDoc, Problem, Problems};
+use super::{Change, Documented, KeyDoc, Problem, Problems};
 
 const ENV_PREFIX: &str = "LINNET_";
 const DEFAULTS: &str = "default";
@@ -37,6 +37,19 @@ pub struct Loaded<C> {
     pub config: C,
     figment: Figment,
     sources: Vec<(String, String)>,
+}
+
+/// One difference between two configurations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The key.
+    pub key: String,
+    /// Its value before; secrets are hidden.
+    pub old: String,
+    /// Its value after.
+    pub new: String,
+    /// Whether it takes a restart.
+    pub change: Change,
 }
 
 impl Layers {
@@ -224,6 +237,23 @@ impl<C: Documented> Loaded<C> {
             let _ = writeln!(out, "{:<48} # {}", format!("{name} = {value}"), self.source(&doc.key));
         }
         out
+    }
+}
+
+impl<C: Documented> Loaded<C> {
+    /// The keys whose value would change if `next` took this configuration's place.
+    #[must_use]
+    pub fn diff(&self, next: &Self) -> Vec<Changed> {
+        let value = |loaded: &Self, doc: &KeyDoc| loaded.figment.find_value(&doc.key).ok();
+        let mut changed = Vec::new();
+        for doc in C::docs() {
+            let (old, new) = (value(self, &doc), value(next, &doc));
+            if old != new {
+                let text = |value: &Option<Value>| value.as_ref().map_or_else(String::new, |value| shown(&doc, value));
+                changed.push(Changed { old: text(&old), new: text(&new), key: doc.key.clone(), change: doc.change });
+            }
+        }
+        changed
     }
 }
 

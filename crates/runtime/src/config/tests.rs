@@ -116,6 +116,21 @@ fn printed_configuration_loads_again() {
 }
 
 #[test]
+fn diff_names_what_changes_and_what_restarts() {
+    let load = |pairs: &[&str]| Layers::new().overrides(pairs).load::<Root>().expect("valid");
+    let (old, new) = (load(&["group.key=hunter1"]), load(&["group.key=hunter2", "group.flush_window=5ms"]));
+    let changed: Vec<_> = old.diff(&new).into_iter().map(|c| (c.key, c.old, c.new, c.change)).collect();
+    let text = str::to_owned;
+    let hidden = || "\"(hidden)\"".to_owned();
+    let expected = [
+        (text("group.flush_window"), text("\"20ms\""), text("\"5ms\""), Change::Live),
+        (text("group.key"), hidden(), hidden(), Change::Restart),
+    ];
+    assert_eq!(changed, expected);
+    assert!(old.diff(&old).is_empty());
+}
+
+#[test]
 fn reference_lists_every_key_with_default_and_unit() {
     let page = markdown(&Root::docs());
     for part in [
