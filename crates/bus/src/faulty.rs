@@ -1,7 +1,7 @@
 //! A bus that misbehaves by seed. For simulations only.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::queue::{Event, Limits, Queue, Subscription};
 use crate::subject::Subject;
-use crate::{Bus, Port, Result};
+use crate::{Bus, Error, Port, Result};
 
 /// A message held to be overtaken goes on alone after this.
 const HOLD: Duration = Duration::from_millis(50);
@@ -49,6 +49,8 @@ pub struct FaultCounts {
     pub delayed: u64,
     /// Delivered after a successor.
     pub reordered: u64,
+    /// Times the whole bus went away.
+    pub outages: u64,
 }
 
 /// Puts faults between a bus and its subscribers, drawn for each receiver by itself: one gateway misses what another has.
@@ -62,6 +64,8 @@ struct Inner {
     rng: Rng,
     tasks: Tasks,
     plan: Mutex<FaultPlan>,
+    down: AtomicBool,
+    queues: Mutex<Vec<Weak<Queue>>>,
     counts: Mutex<FaultCounts>,
     subscriptions: AtomicU64,
     slow: Counter,
@@ -71,8 +75,19 @@ impl Faulty {
     /// Wraps `bus`; begins without faults. `tasks` owns the forwarding tasks.
     #[must_use]
     pub fn new(bus: Bus, rng: Rng, tasks: Tasks) -> Self {
-        let (plan, counts, subscriptions) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { bus, rng, tasks, plan, counts, subscriptions, slow: Counter::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                bus,
+                rng,
+                tasks,
+                plan: Mutex::default(),
+                down: AtomicBool::new(false),
+                queues: Mutex::default(),
+                counts: Mutex::default(),
+                subscriptions: AtomicU64::new(0),
+                slow: Counter::default(),
+            }),
+        }
     }
 
     /// A handle to this bus.
@@ -91,6 +106,18 @@ impl Faulty {
         self.set(FaultPlan::default());
     }
 
+    /// Every server of the bus is gone: publishing and flushing fail, nothing arrives.
+    pub fn down(&self) {
+        self.inner.down.store(true, Ordering::Relaxed);
+        self.inner.counts.lock().outages += 1;
+    }
+
+    /// The bus is back. Subscriptions still stand and are told that messages are missing, as after a reconnect.
+    pub fn up(&self) {
+        self.inner.down.store(false, Ordering::Relaxed);
+        self.inner.queues.lock().iter().filter_map(Weak::upgrade).for_each(|queue| queue.lagged(1));
+    }
+
     /// What struck so far.
     #[must_use]
     pub fn counts(&self) -> FaultCounts {
@@ -101,12 +128,18 @@ impl Faulty {
 #[async_trait]
 impl Port for Faulty {
     async fn publish(&self, subject: Subject, payload: Bytes) -> Result<()> {
+        self.inner.connected()?;
         self.inner.bus.publish(subject, payload).await
     }
 
     async fn subscribe(&self, subject: Subject, limits: Limits) -> Result<Subscription> {
         let source = self.inner.bus.subscribe_with(subject.clone(), limits).await?;
         let queue = Queue::new(limits, self.inner.slow.clone());
+        {
+            let mut queues = self.inner.queues.lock();
+            queues.retain(|queue| queue.strong_count() > 0);
+            queues.push(Arc::downgrade(&queue));
+        }
         let nth = self.inner.subscriptions.fetch_add(1, Ordering::Relaxed);
         let receiver = Receiver {
             inner: Arc::clone(&self.inner),
@@ -120,7 +153,17 @@ impl Port for Faulty {
     }
 
     async fn flush(&self) -> Result<()> {
+        self.inner.connected()?;
         self.inner.bus.flush().await
+    }
+}
+
+impl Inner {
+    fn connected(&self) -> Result<()> {
+        if self.down.load(Ordering::Relaxed) {
+            return Err(Error::Disconnected("simulated outage".to_owned()));
+        }
+        Ok(())
     }
 }
 

@@ -182,3 +182,21 @@ async fn healed_bus_loses_nothing() {
     assert_eq!(text(&mut subscription).await, "kept");
     assert_eq!(faulty.counts().dropped, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_every_subscriber_is_told_of_a_hole() {
+    let metrics = Metrics::new();
+    let faulty = Faulty::new(Local::new(&metrics).bus(), Rng::seeded(4), Tasks::new(&metrics));
+    let bus = faulty.bus();
+    let mut subscription = bus.subscribe(conversation(1)).await.expect("subscribed");
+    publish(&bus, &conversation(1), "before").await;
+    assert_eq!(text(&mut subscription).await, "before");
+    faulty.down();
+    assert!(bus.publish(conversation(1), Bytes::new()).await.is_err());
+    assert!(bus.flush().await.is_err());
+    faulty.up();
+    assert_eq!(next(&mut subscription).await, Some(Event::Lagged { dropped: 1 }));
+    publish(&bus, &conversation(1), "after").await;
+    assert_eq!(text(&mut subscription).await, "after");
+    assert_eq!(faulty.counts().outages, 1);
+}
