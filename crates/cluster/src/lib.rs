@@ -6,6 +6,8 @@
 //! - Placement hashes explicit bytes with a fixed key, so nodes of different builds agree.
 //! - Every call has a deadline, passes the target's concurrency limit or is shed with a retryable refusal, carries the
 //!   trace, and is counted; in one process as over a connection.
+//! - A handler is dropped at its next await point when the deadline passes or its caller goes away. What must finish once
+//!   begun belongs to an actor or a task of its own.
 //!
 //! ```text
 //! caller --Cluster::for_owner(Service, RouteKey)--> Ring --NodeId--> Rpc        nobody serves it -> BUSY, retryable
