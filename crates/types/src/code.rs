@@ -229,8 +229,12 @@ pub const GROUP_NO_ROAMING: u32 = 10044;
 pub const GROUP_MENTIONS: u32 = 10053;
 /// Too many members; page.
 pub const GROUP_PAGE: u32 = 10054;
+/// Online-only messages have no receipts.
+pub const GROUP_ONLINE_RECEIPT: u32 = 10061;
 /// No receipt.
 pub const GROUP_NO_RECEIPT: u32 = 10062;
+/// Topics of communities are not switched on.
+pub const TOPICS_OFF: u32 = 11000;
 
 // Profiles and conversations (`spec/rest-messages.md` §8.7).
 /// Request invalid.

@@ -1,0 +1,32 @@
+//! `spec/rest-messages.md` §3.5.
+
+use linnet_proto::messages::RevokeRequest;
+use linnet_types::{MsgKey, Refusal, code};
+
+use crate::call::Call;
+use crate::reply::Reply;
+
+pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let body = &call.body;
+    let from = body.at("From_Account").user(code::FROM_ACCOUNT, code::FROM_ACCOUNT)?.need(code::FROM_ACCOUNT)?;
+    let to = body.at("To_Account").user(code::TO_ACCOUNT, code::TO_ACCOUNT)?.need(code::TO_ACCOUNT)?;
+    let msg_key = body.at("MsgKey").string(code::MSG_KEY)?.need(code::MSG_KEY)?;
+    if msg_key.parse::<MsgKey>().is_err() {
+        return Err(Refusal::new(code::MSG_KEY, "MsgKey is not <MsgSeq>_<MsgRandom>_<MsgTime>"));
+    }
+    let request = RevokeRequest {
+        app: call.app_id(),
+        peer_a: from.clone(),
+        peer_b: to,
+        msg_key,
+        sender: from,
+        origin: call.origin(),
+        ..RevokeRequest::default()
+    };
+    let results = call.ask(request).await?.results;
+    match results.first().map(|result| result.code) {
+        Some(code::OK) => Ok(Reply::empty()),
+        Some(refused) => Err(Refusal::new(refused, "the message cannot be recalled")),
+        None => Err(Refusal::new(code::C2C_NO_MSG, "no such message")),
+    }
+}
