@@ -20,9 +20,6 @@ mod space;
 mod sweep;
 mod verify;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt::Display;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -52,6 +49,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Memory for blocks read from table files.
     pub cache_bytes: u64,
+    /// Recent writes held in memory until they become a table file; a start replays up to about this much.
+    pub memtable_bytes: u64,
     /// Free space below which writes are refused; the engine needs some to tidy up.
     pub reserve_bytes: u64,
     /// Table files up to this many bytes are checked before opening, the rest in the background; about 1 s a GiB.
@@ -67,6 +66,7 @@ impl Config {
         Self {
             dir: dir.into(),
             cache_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
             reserve_bytes: 128 << 20,
             verify_bytes: 1 << 30,
             sweep_pause: Duration::from_secs(1),
@@ -100,7 +100,8 @@ impl Embedded {
             unchecked = verify::check(dir, config.verify_bytes)?;
         }
         let db = Database::builder(dir).cache_size(config.cache_bytes).open().map_err(|e| open_error(dir, e))?;
-        let rows = db.keyspace("rows", KeyspaceCreateOptions::default).map_err(|e| open_error(dir, e))?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
+        let rows = db.keyspace("rows", options).map_err(|e| open_error(dir, e))?;
         let metrics = StoreMetrics::new(metrics);
         let (requests, queue) = mpsc::channel(QUEUE);
         let (stop_sweep, stopped) = std::sync::mpsc::channel();

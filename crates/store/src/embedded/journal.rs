@@ -20,6 +20,8 @@ const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: &[u8; 4] = b"FJL\x03";
+/// Seqnos the engine may use between two batches, for its own tables.
+const MAX_LEAP: u64 = 1 << 32;
 const ITEM_HEADER: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
 
 /// Checks every journal in `dir` and cuts a torn last batch off; returns how many bytes that took.
@@ -29,11 +31,12 @@ const ITEM_HEADER: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
 pub(super) fn repair(dir: &Path) -> Result<u64> {
     let mut journals = list(dir)?;
     let newest = journals.pop();
+    let mut last = None;
     for (_, path) in journals {
-        check(&path, false)?;
+        check(&path, false, &mut last)?;
     }
     match newest {
-        Some((_, path)) => check(&path, true),
+        Some((_, path)) => check(&path, true, &mut last),
         None => Ok(0),
     }
 }
@@ -55,15 +58,19 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-fn check(path: &Path, newest: bool) -> Result<u64> {
+/// Checks one journal, which goes on after the batch numbered `last`.
+fn check(path: &Path, newest: bool, last: &mut Option<u64>) -> Result<u64> {
     let bytes = fs::read(path).map_err(|e| open_error(path, e))?;
     // A journal is allocated in full; what was never written is zero.
     let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    let (valid, seqno) = valid_prefix(&bytes);
+    let valid = valid_prefix(&bytes, last);
     if valid >= written {
         return Ok(0);
     }
-    if let Some(later) = later_batch(&bytes[..written], valid, seqno) {
+    if batch(&bytes[valid..]).is_some() {
+        return Err(open_error(path, format!("damaged before byte {valid}: the batch there is out of order")));
+    }
+    if let Some(later) = later_batch(&bytes[..written], valid) {
         return Err(open_error(
             path,
             format!("damaged at byte {valid}: the batch there cannot be read, but the one at byte {later} can"),
@@ -84,22 +91,22 @@ fn cut(path: &Path, len: u64) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Length of the run of readable batches from the start, and the last one's seqno.
-pub(super) fn valid_prefix(bytes: &[u8]) -> (usize, Option<u64>) {
-    let (mut at, mut last) = (0, None);
+/// Length of the run of readable batches from the start. A batch's seqno is in no checksum, so it must rise, and not by leaps.
+fn valid_prefix(bytes: &[u8], last: &mut Option<u64>) -> usize {
+    let mut at = 0;
     while let Some((len, seqno)) = batch(&bytes[at..]) {
+        if last.is_some_and(|last| seqno <= last || seqno > last + MAX_LEAP) {
+            break;
+        }
         at += len;
-        last = Some(seqno);
+        *last = Some(seqno);
     }
-    (at, last)
+    at
 }
 
-/// The place of a whole batch somewhere after `from` that is newer than `seqno`.
-fn later_batch(bytes: &[u8], from: usize, seqno: Option<u64>) -> Option<usize> {
-    let newer = |found: u64| seqno.is_none_or(|last| found > last);
-    (from + 1..bytes.len())
-        .filter(|&at| bytes[at] == START)
-        .find(|&at| batch(&bytes[at..]).is_some_and(|(_, found)| newer(found)))
+/// The place of a whole batch somewhere after `from`.
+fn later_batch(bytes: &[u8], from: usize) -> Option<usize> {
+    (from + 1..bytes.len()).find(|&at| bytes[at] == START && batch(&bytes[at..]).is_some())
 }
 
 /// Parses one batch at the start of `bytes`: its length and seqno, if it is whole and its checksum right.
