@@ -1,4 +1,5 @@
 //! The aggregates on the embedded backend: what was answered is there after a restart, and every row can be inspected.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use linnet_proto::store::{GroupGuardData, GroupIntentRow, GroupOutboxRow};
+use linnet_proto::store::{GroupGuardData, GroupIntentRow};
 use linnet_types::{Role, UnixMillis, UserId};
 use prost::Message;
 
+use super::guard::{Pending, gravest};
 use super::layout::{self, GROUP, tag};
 use super::model::{Change, Done, Edit, Event, GroupRecord, UserEdit};
 use super::{GroupGuard, Groups};
@@ -38,12 +39,22 @@ struct Batch {
     events: Vec<Event>,
 }
 
+/// One batch ready to be written, and what is true once it is in.
+type Ready = (Pending, Outcome);
+
+struct Outcome {
+    added: Vec<UserId>,
+    removed: Vec<UserId>,
+    profile: Option<(Bytes, GroupRecord)>,
+    intent: Option<Intent>,
+}
+
 impl Groups {
     /// Applies a change and, when it is durable, brings the derived tables in line.
     ///
     /// All of it is in one batch when the group has one partition and the change at most 64 accounts. Otherwise it is
-    /// several, and an error may leave the first of them done: rights that end are gone before anything else happens, new
-    /// ones come last, so repeating the change is safe (its events may be told twice).
+    /// several, and an error may leave some of them done: rights that end are gone before anything else happens, new ones
+    /// come last, so repeating the change is safe (its events may be told twice).
     ///
     /// # Errors
     /// [`Error::Stale`], [`Error::Unknown`]: drop the guard, claim again. [`Error::Unavailable`]: the failing batch is
@@ -89,15 +100,21 @@ impl Groups {
         if !batches.is_empty() {
             let narrowed = narrowed(&held.record, &next);
             if narrowed != held.record {
-                self.write_batch(held, Batch::default(), &narrowed, at, &mut done, &mut intents).await?;
+                let first = held.ready(Batch::default(), &narrowed, at)?;
+                self.write_all(held, first.into_iter().collect(), &mut done, &mut intents).await?;
             }
         }
-        for batch in batches {
+        for round in rounds(batches) {
             let same = held.record.clone();
-            self.write_batch(held, batch, &same, at, &mut done, &mut intents).await?;
+            let mut ready = Vec::with_capacity(round.len());
+            for batch in round {
+                ready.extend(held.ready(batch, &same, at)?);
+            }
+            self.write_all(held, ready, &mut done, &mut intents).await?;
         }
         let last = Batch { retitled, events: last.events.into_iter().chain(rest).collect(), ..last };
-        self.write_batch(held, last, &next, at, &mut done, &mut intents).await?;
+        let last = held.ready(last, &next, at)?;
+        self.write_all(held, last.into_iter().collect(), &mut done, &mut intents).await?;
         Ok((done, intents))
     }
 
@@ -158,45 +175,68 @@ impl Groups {
             .await
     }
 
-    async fn write_batch(
+    async fn write_all(
         &self,
         held: &mut GroupGuard,
-        mut batch: Batch,
-        next: &GroupRecord,
-        at: UnixMillis,
+        ready: Vec<Ready>,
         done: &mut Done,
         intents: &mut Vec<Intent>,
     ) -> Result<()> {
-        let mut data = held.slots[usize::from(batch.slot)].data;
-        let profile = (batch.slot == 0).then(|| changed_profile(held, next, at, &mut data)).flatten();
-        if let Some((row, _)) = &profile {
-            batch.writes.push(Write::Put { clustering: layout::profile_key(), value: row.clone() });
+        let (pending, outcomes): (Vec<Pending>, Vec<Outcome>) = ready.into_iter().unzip();
+        let results = self.write_many(held, pending).await;
+        for (outcome, _) in outcomes.into_iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+            if let Some((row, record)) = outcome.profile {
+                held.record = GroupRecord { member_count: held.record.member_count, ..record };
+                held.profile = row;
+            }
+            done.added.extend(outcome.added);
+            done.removed.extend(outcome.removed);
+            intents.extend(outcome.intent);
         }
-        for event in std::mem::take(&mut batch.events) {
-            let row = GroupOutboxRow { at_ms: at.0, event: event.event, body: event.body };
-            batch.writes.push(record::row(layout::numbered_key(tag::OUTBOX, held.number()?), &row));
-            held.outbox.insert(batch.slot);
-        }
-        let users: Vec<UserId> = batch.added.iter().chain(&batch.removed).chain(&batch.retitled).cloned().collect();
-        let intent = if users.is_empty() && !held.profile.is_empty() { None } else { Some(held.number()?) };
-        if let Some(no) = intent.filter(|_| !users.is_empty() || batch.slot == 0) {
-            let row = GroupIntentRow { users: users.iter().map(ToString::to_string).collect() };
-            batch.writes.push(record::row(layout::numbered_key(tag::INTENT, no), &row));
-            intents.push(Intent { slot: batch.slot, no, users });
-        }
-        if batch.writes.is_empty() {
-            return Ok(());
-        }
-        data.members = data.members.saturating_add(batch.added.len() as u32).saturating_sub(batch.removed.len() as u32);
-        self.write(held, batch.slot, batch.writes, data).await?;
-        if let Some((row, record)) = profile {
-            held.record = GroupRecord { member_count: held.record.member_count, ..record };
-            held.profile = row;
-        }
-        done.added.append(&mut batch.added);
-        done.removed.append(&mut batch.removed);
-        Ok(())
+        gravest(results)
     }
+}
+
+impl GroupGuard {
+    /// Makes a batch ready to be written; `None` when it changes nothing.
+    fn ready(&mut self, batch: Batch, next: &GroupRecord, at: UnixMillis) -> Result<Option<Ready>> {
+        let Batch { slot, mut writes, added, removed, retitled, events } = batch;
+        let mut data = self.slots[usize::from(slot)].data;
+        let profile = (slot == 0).then(|| changed_profile(self, next, at, &mut data)).flatten();
+        if let Some((row, _)) = &profile {
+            writes.push(Write::Put { clustering: layout::profile_key(), value: row.clone() });
+        }
+        writes.extend(self.event_rows(slot, at, events)?);
+        let users: Vec<UserId> = added.iter().chain(&removed).chain(&retitled).cloned().collect();
+        // A new group has one even when nobody is in it: its place in the app's list is derived, too.
+        let is_new = slot == 0 && self.profile.is_empty();
+        let intent = match users.is_empty() && !is_new {
+            true => None,
+            false => Some(Intent { slot, no: self.number()?, users }),
+        };
+        if let Some(intent) = &intent {
+            let row = GroupIntentRow { users: intent.users.iter().map(ToString::to_string).collect() };
+            writes.push(record::row(layout::numbered_key(tag::INTENT, intent.no), &row));
+        }
+        if writes.is_empty() {
+            return Ok(None);
+        }
+        data.members = data.members.saturating_add(added.len() as u32).saturating_sub(removed.len() as u32);
+        let pending = self.prepare(slot, writes, data);
+        Ok(Some((pending, Outcome { added, removed, profile, intent })))
+    }
+}
+
+/// The first batch of each partition, then the second of each, and so on.
+fn rounds(batches: Vec<Batch>) -> Vec<Vec<Batch>> {
+    let mut rounds: Vec<Vec<Batch>> = Vec::new();
+    for batch in batches {
+        match rounds.iter_mut().find(|round| round.iter().all(|other| other.slot != batch.slot)) {
+            Some(round) => round.push(batch),
+            None => rounds.push(vec![batch]),
+        }
+    }
+    rounds
 }
 
 /// The rows of one account, and whether a membership begins or ends.

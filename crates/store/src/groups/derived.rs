@@ -1,6 +1,7 @@
 //! What is derived from groups: user -> groups, app -> groups, and which groups are open.
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use linnet_proto::store::{AppGroupRow, GroupIntentRow, JoinedRow};
 use linnet_types::{ConvId, Epoch, GroupId, GroupType, SdkAppId, Seq, UnixMillis, UserId};
 
@@ -10,12 +11,16 @@ use super::model::{AppGroup, GroupRecord, Joined, OpenGroup};
 use super::{GroupGuard, Groups};
 use crate::keys::{self, Key, Parts};
 use crate::record;
-use crate::rows::{Life, Range, Result, Write};
+use crate::rows::{Life, Range, Result, Row, Write};
 
 /// Partitions the open groups spread over.
 pub const OPEN_SLOTS: u8 = 64;
 /// Members cleaned up by one batch.
 const PURGE: usize = 64;
+/// Reverse rows written by one batch.
+const DERIVE: usize = 256;
+/// Rows read at once.
+const READS: usize = 32;
 /// Rows read at once when counting.
 const COUNT_PAGE: usize = 10_000;
 /// Every kind, in the order listings merge.
@@ -114,28 +119,30 @@ impl Groups {
             self.release(held).await?;
             return self.purge(held).await;
         }
-        for slot in 0..held.record.slots {
-            let intents =
-                self.store.scan(GROUP, &held.partition(slot), keys::prefix(layout::tag_key(tag::INTENT))).await?;
-            if intents.is_empty() {
-                continue;
-            }
+        let (app, conv) = (held.record.app, held.record.conv);
+        let found: Vec<(u16, Vec<Row>)> = stream::iter(0..held.record.slots)
+            .map(|slot| async move {
+                let range = keys::prefix(layout::tag_key(tag::INTENT));
+                Ok((slot, self.store.scan(GROUP, &layout::partition(app, conv, slot), range).await?))
+            })
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        let mut intents = Vec::new();
+        for (slot, rows) in found.into_iter().filter(|(_, rows)| !rows.is_empty()) {
             self.own(held, slot).await?;
-            if slot == 0 {
-                self.put_index(&held.record).await?;
-            }
-            for row in intents {
+            for row in rows {
                 let no = layout::key_number(&row.clustering)?;
-                if held.slots[usize::from(slot)].done.contains(&no) {
-                    continue;
-                }
                 let intent: GroupIntentRow = record::decode(GROUP, &row.value)?;
-                let users: Vec<UserId> = intent.users.into_iter().map(UserId::trusted).collect();
-                self.derive(held, &users).await?;
-                held.slots[usize::from(slot)].done.push(no);
+                if !held.slots[usize::from(slot)].done.contains(&no) {
+                    intents.push(Intent { slot, no, users: intent.users.into_iter().map(UserId::trusted).collect() });
+                }
             }
         }
-        Ok(())
+        if intents.iter().any(|intent| intent.slot == 0) {
+            self.put_index(&held.record).await?;
+        }
+        self.derive_all(held, intents).await
     }
 
     /// Ends a tenure in order: sweeps finished intents and, if nothing is left to do for the group, takes it off the open
@@ -163,33 +170,47 @@ impl Groups {
         if told && clean { self.remove_open(held.app(), held.conv(), held.epoch).await } else { Ok(()) }
     }
 
-    /// Carries out fresh intents. A failure is not the caller's: the intent stays and `resume` finds it.
+    /// Carries out fresh intents. A failure is not the caller's: the intents stay and `resume` finds them.
     pub(super) async fn carry_out(&self, held: &mut GroupGuard, intents: Vec<Intent>) {
-        for intent in intents {
-            match self.derive(held, &intent.users).await {
-                Ok(()) => held.slots[usize::from(intent.slot)].done.push(intent.no),
-                Err(error) => tracing::warn!(%error, "derived rows of a group are late"),
-            }
+        if let Err(error) = self.derive_all(held, intents).await {
+            tracing::warn!(%error, "derived rows of a group are late");
         }
+    }
+
+    async fn derive_all(&self, held: &mut GroupGuard, intents: Vec<Intent>) -> Result<()> {
+        let users: Vec<UserId> = intents.iter().flat_map(|intent| intent.users.iter().cloned()).collect();
+        self.derive(held, &users).await?;
+        for intent in intents {
+            held.slots[usize::from(intent.slot)].done.push(intent.no);
+        }
+        Ok(())
     }
 
     /// Writes the reverse rows of `users` as the group says now.
     async fn derive(&self, held: &GroupGuard, users: &[UserId]) -> Result<()> {
-        let (app, clustering) = (held.record.app, layout::conv_key(held.record.conv));
-        let mut writes = Vec::with_capacity(users.len());
-        for user in users {
-            let key = layout::user_key(tag::MEMBER, user);
-            let member = match held.record.destroyed {
-                None => self.store.get(GROUP, &held.partition(held.slot_of(user)), &key).await?,
-                Some(_) => None,
-            };
-            let write = match member {
-                None => Write::Delete { clustering: clustering.clone() },
-                Some(value) => record::row(clustering.clone(), &joined_row(&held.record, user, &value)?),
-            };
-            writes.push((layout::user_partition(app, user), write));
+        for users in users.chunks(DERIVE) {
+            let writes: Vec<(Bytes, Write)> = stream::iter(users.to_vec())
+                .map(|user| self.joined_write(held, user))
+                .buffered(READS)
+                .try_collect()
+                .await?;
+            record::put(&self.store, JOINED, writes, Life::Forever).await?;
         }
-        record::put(&self.store, JOINED, writes, Life::Forever).await
+        Ok(())
+    }
+
+    async fn joined_write(&self, held: &GroupGuard, user: UserId) -> Result<(Bytes, Write)> {
+        let clustering = layout::conv_key(held.record.conv);
+        let key = layout::user_key(tag::MEMBER, &user);
+        let member = match held.record.destroyed {
+            None => self.store.get(GROUP, &held.partition(held.slot_of(&user)), &key).await?,
+            Some(_) => None,
+        };
+        let write = match member {
+            None => Write::Delete { clustering },
+            Some(value) => record::row(clustering, &joined_row(&held.record, &user, &value)?),
+        };
+        Ok((layout::user_partition(held.record.app, &user), write))
     }
 
     /// Removes the users' rows of a dismissed group: first what is derived, then the truth, so a crash repeats only.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use linnet_proto::store::GroupGuardData;
 use linnet_types::{ConvId, Epoch, SdkAppId, UnixMillis};
@@ -33,6 +34,14 @@ pub(super) struct Slot {
     pub(super) owned: bool,
     /// Intents that are done; their rows go with the next batch.
     pub(super) done: Vec<u64>,
+}
+
+/// A batch on its way, and what is true once it is in.
+pub(super) struct Pending {
+    slot: u16,
+    batch: GuardedBatch,
+    data: GroupGuardData,
+    swept: usize,
 }
 
 /// A claimed group: the right to change it, until someone else claims it.
@@ -107,6 +116,26 @@ impl GroupGuard {
         let number = self.epoch.0 << NUMBER_BITS | self.next_number;
         self.next_number += 1;
         Ok(number)
+    }
+
+    /// The batch that writes `writes` and `data` to a claimed partition, and sweeps finished intents along.
+    pub(super) fn prepare(&self, slot: u16, mut writes: Vec<Write>, data: GroupGuardData) -> Pending {
+        let state = &self.slots[usize::from(slot)];
+        debug_assert!(state.owned, "a partition is claimed before it is written");
+        let swept = state.done.len().min(SWEEP);
+        let sweep = |no: &u64| Write::Delete { clustering: layout::numbered_key(tag::INTENT, *no) };
+        writes.extend(state.done[..swept].iter().map(sweep));
+        let rev = state.stored.map_or(0, |(_, rev)| rev) + 1;
+        let batch = GuardedBatch {
+            table: GROUP,
+            partition: self.partition(slot),
+            expect: state.stored,
+            guard: Guard { epoch: self.epoch, rev, data: record::encode(&data) },
+            writes,
+            life: Life::Forever,
+            guard_life: Life::Forever,
+        };
+        Pending { slot, batch, data, swept }
     }
 
     /// Nothing may be done with this guard any more.
@@ -240,37 +269,41 @@ impl Groups {
         &self,
         held: &mut GroupGuard,
         slot: u16,
-        mut writes: Vec<Write>,
+        writes: Vec<Write>,
         data: GroupGuardData,
     ) -> Result<()> {
         held.usable()?;
-        let index = usize::from(slot);
-        debug_assert!(held.slots[index].owned, "a partition is claimed before it is written");
-        let swept = held.slots[index].done.len().min(SWEEP);
-        for no in &held.slots[index].done[..swept] {
-            writes.push(Write::Delete { clustering: layout::numbered_key(tag::INTENT, *no) });
+        let pending = held.prepare(slot, writes, data);
+        let answer = self.store.write(pending.batch.clone()).await;
+        self.finish(held, pending, answer).await
+    }
+
+    /// Writes batches of different partitions, partition 0 first if it is among them, all at once: a community's change
+    /// costs one round trip and, on one machine, one fsync. Every answer is taken over.
+    pub(super) async fn write_many(&self, held: &mut GroupGuard, pending: Vec<Pending>) -> Vec<Result<()>> {
+        debug_assert!(pending.windows(2).all(|pair| pair[0].slot < pair[1].slot), "settling needs to know partition 0");
+        let answers = join_all(pending.iter().map(|pending| self.store.write(pending.batch.clone()))).await;
+        let mut results = Vec::with_capacity(pending.len());
+        for (pending, answer) in pending.into_iter().zip(answers) {
+            results.push(self.finish(held, pending, answer).await);
         }
-        let expect = held.slots[index].stored;
-        let guard = Guard { epoch: held.epoch, rev: expect.map_or(0, |(_, rev)| rev) + 1, data: record::encode(&data) };
-        let landed = (guard.epoch, guard.rev);
-        let batch = GuardedBatch {
-            table: GROUP,
-            partition: held.partition(slot),
-            expect,
-            guard,
-            writes,
-            life: Life::Forever,
-            guard_life: Life::Forever,
-        };
-        let stored = match self.store.write(batch).await {
+        results
+    }
+
+    /// Takes over what the store answered to a prepared batch.
+    async fn finish(&self, held: &mut GroupGuard, pending: Pending, answer: Result<Applied>) -> Result<()> {
+        let Pending { slot, batch, data, swept } = pending;
+        let landed = (batch.guard.epoch, batch.guard.rev);
+        let stored = match answer {
             Ok(Applied::Yes) => landed,
             Ok(Applied::No(theirs)) => return Err(held.lose(theirs.map_or(Epoch(0), |guard| guard.epoch))),
             Err(Error::Unknown { why, .. }) => self.settle(held, slot, landed, why).await?,
             Err(error) => return Err(error),
         };
-        held.slots[index].stored = Some(stored);
-        held.slots[index].data = data;
-        held.slots[index].done.drain(..swept);
+        let slot = &mut held.slots[usize::from(slot)];
+        slot.stored = Some(stored);
+        slot.data = data;
+        slot.done.drain(..swept);
         held.count();
         Ok(())
     }
@@ -285,8 +318,8 @@ impl Groups {
         why: String,
     ) -> Result<(Epoch, u64)> {
         let before = held.slots[usize::from(slot)].stored;
-        if before.is_none() {
-            // Nothing to claim yet. The next holder finds the partition there or not.
+        if before.is_none() || held.lost.is_some() {
+            // Nothing to claim yet, or no right to: the next holder finds it there or not.
             held.lose(held.epoch);
             return Err(Error::Unknown { table: GROUP.name, why });
         }
@@ -335,6 +368,18 @@ impl Groups {
         held.lose(held.epoch);
         Err(Error::Unknown { table: GROUP.name, why: "a write could not be settled".to_owned() })
     }
+}
+
+/// The gravest of several errors: one that costs the guard before one that does not.
+pub(super) fn gravest(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let mut gravest = Ok(());
+    for result in results {
+        match (&gravest, &result) {
+            (_, Ok(())) | (Err(_), Err(Error::Unavailable { .. })) => {}
+            (Ok(()) | Err(_), Err(_)) => gravest = result,
+        }
+    }
+    gravest
 }
 
 fn empty(partition: Bytes, epoch: Epoch) -> GuardedBatch {

@@ -95,7 +95,7 @@ impl Groups {
     pub async fn destroy(&self, held: &mut GroupGuard, at: UnixMillis, events: Vec<Event>) -> Result<()> {
         held.usable()?;
         if held.record.destroyed.is_none() {
-            let writes = self.event_rows(held, at, events)?;
+            let writes = held.event_rows(0, at, events)?;
             let mut data = held.slots[0].data;
             data.destroyed_ms = at.0.max(1);
             self.write(held, 0, writes, data).await?;
