@@ -102,6 +102,7 @@ impl Embedded {
         let db = Database::builder(dir).cache_size(config.cache_bytes).open().map_err(|e| open_error(dir, e))?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
         let rows = db.keyspace("rows", options).map_err(|e| open_error(dir, e))?;
+        sync_folders(dir)?;
         let metrics = StoreMetrics::new(metrics);
         let (requests, queue) = mpsc::channel(QUEUE);
         let (stop_sweep, stopped) = std::sync::mpsc::channel();
@@ -234,6 +235,17 @@ fn partitions(rows: &Keyspace, clock: &Clock, table: Table, after: Option<&[u8]>
         from = next;
     }
     Ok(found)
+}
+
+/// Makes the folders themselves durable. The engine (3.1) syncs what is in its trees and never the entries of the trees:
+/// after a power cut the journal was there and all it belonged to was not.
+fn sync_folders(dir: &Path) -> Result<()> {
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    for folder in [Some(dir.join("keyspaces").as_path()), Some(dir), above].into_iter().flatten() {
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|e| open_error(folder, e))?;
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File> {

@@ -57,7 +57,9 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn written(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    let empty: usize = bytes.rchunks(4096).take_while(|block| **block == [0; 4096][..block.len()]).map(<[u8]>::len).sum();
+    let rest = &bytes[..bytes.len() - empty];
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 fn journal(dir: &Path) -> PathBuf {
