@@ -37,7 +37,7 @@ use linnet_proto::store::GroupGuardData;
 use linnet_types::{ConvId, GroupId, SdkAppId, UnixMillis};
 
 pub use derived::OPEN_SLOTS;
-pub use describe::{describe, tables};
+pub use describe::{describe, describe_guard, tables};
 pub use guard::GroupGuard;
 pub use life::{Created, NewGroup};
 pub use model::{

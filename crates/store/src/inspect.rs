@@ -57,7 +57,9 @@ pub struct Partition {
 /// # Errors
 /// [`crate::Error`] of the store, or of a row that cannot be read.
 pub async fn inspect(store: &Store, table: &str, key: &[String], limit: usize) -> Result<Option<Vec<Partition>>> {
-    let Some((table, describe)) = registry().into_iter().find(|(known, _)| known.name == table) else { return Ok(None) };
+    let Some((table, describe)) = registry().into_iter().find(|(known, _)| known.name == table) else {
+        return Ok(None);
+    };
     let mut found = Vec::new();
     for candidate in candidates(key) {
         for partition in beginning_with(store, table, &candidate, limit).await? {
@@ -84,7 +86,10 @@ async fn read(store: &Store, table: Table, describe: Describe, partition: &[u8],
     }
     let guard = match &guard {
         Some(guard) => {
-            let data = logs::describe_guard(table, guard)?;
+            let data = match logs::describe_guard(table, guard)? {
+                None => groups::describe_guard(table, guard)?,
+                data => data,
+            };
             Some(json!({ "epoch": guard.epoch, "rev": guard.rev, "data": data, "bytes": guard.data.len() }))
         }
         None => None,

@@ -6,6 +6,7 @@ use linnet_proto::store::{AppGroupRow, GroupIntentRow, JoinedRow};
 use linnet_types::{ConvId, Epoch, GroupId, GroupType, SdkAppId, Seq, UnixMillis, UserId};
 
 use super::change::Intent;
+use super::guard::gravest;
 use super::layout::{self, APP_GROUP, GROUP, JOINED, OPEN, tag};
 use super::model::{AppGroup, GroupRecord, Joined, OpenGroup};
 use super::{GroupGuard, Groups};
@@ -151,11 +152,14 @@ impl Groups {
     /// # Errors
     /// As [`Groups::apply`]; the group then just stays open.
     pub async fn close(&self, mut held: GroupGuard) -> Result<()> {
-        for slot in 0..held.record.slots {
-            while !held.slots[usize::from(slot)].done.is_empty() {
-                let data = held.slots[usize::from(slot)].data;
-                self.write(&mut held, slot, Vec::new(), data).await?;
+        loop {
+            let swept = (0..held.record.slots).filter(|slot| !held.slots[usize::from(*slot)].done.is_empty());
+            let pending: Vec<_> =
+                swept.map(|slot| held.prepare(slot, Vec::new(), held.slots[usize::from(slot)].data)).collect();
+            if pending.is_empty() {
+                break;
             }
+            gravest(self.write_many(&mut held, pending).await)?;
         }
         // Everywhere: an earlier holder may have stored an event where this one never looked.
         held.outbox = (0..held.record.slots).collect();

@@ -8,7 +8,7 @@ use super::derived::open_from_key;
 use super::layout::{self, APP_GROUP, GROUP, JOINED, NAME, OPEN, tag};
 use crate::keys::Parts;
 use crate::record;
-use crate::rows::{Result, Table};
+use crate::rows::{Guard, Result, Table};
 
 /// The tables of this aggregate.
 #[must_use]
@@ -51,6 +51,21 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
     let slot = parts.u32()?;
     let row = group_row(app, conv, clustering, value)?;
     Ok(json!({ "app": app, "conv": conv, "slot": slot, "row": row }))
+}
+
+/// The guard of a group's partition for people; `None` for other tables.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`] when it is not what this aggregate writes.
+pub fn describe_guard(table: Table, guard: &Guard) -> Result<Option<Value>> {
+    if table != GROUP {
+        return Ok(None);
+    }
+    let data: pb::GroupGuardData = record::decode(table, &guard.data)?;
+    Ok(Some(json!({
+        "members": data.members, "live_seq": data.live_seq, "info_seq": data.info_seq,
+        "destroyed_ms": data.destroyed_ms,
+    })))
 }
 
 fn group_row(app: SdkAppId, conv: ConvId, clustering: &[u8], value: &[u8]) -> Result<Value> {
