@@ -64,16 +64,13 @@ fn plain(place: &Place, tail: &Tail) -> i128 {
     i128::from(tail.ord) - i128::from(place.read_ord) - i128::from(own) - i128::from(revoked)
 }
 
-/// The place after reading up to `seq`, whose `ord` is given; `own_after` counts own messages in `(seq, place.own_to]`
-/// and matters only when `seq` lies before `place.own_to`. Never moves back.
-pub(crate) fn read(place: &Place, seq: u64, ord: u64, own_after: u64, generation: u64) -> Place {
-    let fresh = generation != place.generation;
-    if !fresh && seq < place.read_seq {
+/// The place after reading up to `seq`, whose `ord` is given. Never moves back. When `seq` is not the head, own messages
+/// after it are to be told again with [`sent`].
+pub(crate) fn read(place: &Place, seq: u64, ord: u64, generation: u64) -> Place {
+    if generation == place.generation && seq < place.read_seq {
         return *place;
     }
-    let own_to = if fresh { seq } else { place.own_to.max(seq) };
-    let own_since = if seq >= own_to { 0 } else { own_after };
-    Place { read_seq: seq, read_ord: ord, own_since, own_to, adjust: 0, generation }
+    Place { read_seq: seq, read_ord: ord, own_since: 0, own_to: seq, adjust: 0, generation }
 }
 
 /// The place after own countable messages were stored at `seqs`, ascending. Repeating a call changes nothing.
@@ -86,11 +83,8 @@ pub(crate) fn sent(place: &Place, seqs: &[u64]) -> Place {
 
 /// The place that makes the count `unread` now; later messages add to it, reading clears it.
 pub(crate) fn set(place: &Place, tail: &Tail, unread: u64) -> Place {
-    let base = if place.generation == tail.generation {
-        *place
-    } else {
-        read(place, tail.seq, tail.ord, 0, tail.generation)
-    };
+    let same = place.generation == tail.generation;
+    let base = if same { *place } else { read(place, tail.seq, tail.ord, tail.generation) };
     let adjust = i128::from(unread) - plain(&base, tail);
     Place { adjust: i64::try_from(adjust).unwrap_or(i64::MAX), ..base }
 }

@@ -16,8 +16,6 @@ pub(crate) struct Viewer {
     pub cleared: bool,
     /// Deleted by the viewer for himself.
     pub deleted: BTreeSet<u64>,
-    /// Recalled messages keep their bodies.
-    pub keep_revoked: bool,
 }
 
 /// Why a position shows nothing.
@@ -65,9 +63,9 @@ impl Viewer {
         if self.cleared { Why::Deleted } else { Why::Hidden }
     }
 
-    /// The message as this viewer may see it: without the content of what was recalled.
-    pub(crate) fn show(&self, mut message: Message) -> Message {
-        if message.revoked && !self.keep_revoked {
+    /// The message as viewers may see it: without the content of what was recalled.
+    pub(crate) fn show(mut message: Message) -> Message {
+        if message.revoked {
             message.body = Bytes::from_static(b"[]");
             message.cloud_custom_data.clear();
             message.offline_push.clear();
@@ -108,7 +106,7 @@ impl Page {
 
     /// Takes the next row, which `hidden` keeps from the viewer or not; what was skipped since the row before is expired.
     /// False when the page is full: the row was not taken.
-    pub(crate) fn take(&mut self, message: Message, hidden: Option<Why>, viewer: &Viewer) -> bool {
+    pub(crate) fn take(&mut self, message: Message, hidden: Option<Why>) -> bool {
         let seq = message.seq;
         if hidden.is_none() {
             let size = message.body.len() + message.cloud_custom_data.len();
@@ -121,7 +119,7 @@ impl Page {
         self.skip_to(seq, Why::Expired);
         match hidden {
             Some(why) => self.placeholder(seq, seq, why),
-            None => self.messages.push(viewer.show(message)),
+            None => self.messages.push(Viewer::show(message)),
         }
         self.step(seq);
         true

@@ -149,7 +149,7 @@ impl Logs {
     /// # Errors
     /// [`super::Error::Store`].
     pub async fn heads(&self, ids: &[LogId]) -> Result<Vec<Option<LogHead>>> {
-        let lookups = ids.iter().map(|id| current_head(&self.inner, *id));
+        let lookups = ids.iter().copied().map(|id| current_head(&self.inner, id));
         stream::iter(lookups).buffered(AT_ONCE).try_collect().await
     }
 }

@@ -66,9 +66,10 @@ impl World {
     fn read(&mut self, user: &'static str, seq: u64) {
         let place = self.places.get(user).copied().unwrap_or_default();
         let ord = seq.checked_sub(1).map_or(0, |at| self.log[at as usize].0.ord);
-        let own = |m: &Message| m.from == user && countable(m) && m.seq > seq && m.seq <= place.own_to;
-        let own_after = self.log.iter().filter(|(m, _)| own(m)).count() as u64;
-        self.places.insert(user, read(&place, seq, ord, own_after, 0));
+        let own = self.log.iter().filter(|(m, _)| m.from == user && countable(m) && m.seq > seq);
+        let own: Vec<u64> = own.map(|(m, _)| m.seq).collect();
+        let moved = read(&place, seq, ord, 0);
+        self.places.insert(user, if moved == place { place } else { sent(&moved, &own) });
         let walked = self.walked.entry(user).or_default();
         if seq >= walked.read_seq {
             *walked = Walked { read_seq: seq, adjust: 0 };
@@ -236,12 +237,12 @@ fn case_14_who_joins_at_the_head_has_nothing_waiting_and_a_new_generation_starts
     let mut world = World::default();
     world.say("alice");
     world.say("alice");
-    let joined = read(&Place::default(), 2, world.ord, 0, 0);
+    let joined = read(&Place::default(), 2, world.ord, 0);
     world.places.insert("carol", joined);
     assert_eq!(world.counted("carol"), 0);
     let restored = Tail { seq: 1_000_002, ord: 5, generation: 1, ..Tail::default() };
     assert_eq!(unread(&joined, &restored), 0);
-    let again = read(&joined, restored.seq, restored.ord, 0, 1);
+    let again = read(&joined, restored.seq, restored.ord, 1);
     assert_eq!(unread(&again, &Tail { seq: 1_000_003, ord: 6, ..restored }), 1);
 }
 
