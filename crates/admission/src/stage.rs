@@ -150,7 +150,8 @@ impl Admission {
             }
             Seen::New(tell) => {
                 let outcome = tell.subscribe();
-                let turn = match shard.lock().queue(&admit.token) {
+                let turn = shard.lock().queue(&admit.token);
+                let turn = match turn {
                     Ok(turn) => turn,
                     Err(refusal) => {
                         self.inner.finish(&admit.token, admit.window, &tell, Err(refusal.clone()));
