@@ -31,6 +31,8 @@ const USERS_MAX: usize = 200_000;
 pub(crate) struct Direct {
     /// Tells conversations apart (`conv`), or 0 for events of a user.
     pub(crate) conv: u64,
+    /// Of its owner; what a deposed one still sends does not stand for the conversation.
+    pub(crate) epoch: u64,
     /// The batch, encoded, without users.
     pub(crate) batch: Bytes,
     /// What is sent in its place when it may be a repetition: the same head without records.
@@ -182,6 +184,9 @@ impl Entry {
     }
 
     fn remember(&mut self, now: Duration, direct: &Arc<Direct>) {
+        if self.recent.iter().any(|(_, newer)| newer.conv == direct.conv && newer.epoch > direct.epoch) {
+            return;
+        }
         self.recent.retain(|(at, old)| *at + RECENT_FOR >= now && (old.conv == 0 || old.conv != direct.conv));
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();

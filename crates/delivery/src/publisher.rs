@@ -158,7 +158,8 @@ impl Publisher {
             ..Batch::default()
         };
         let batch = Bytes::from(batch.encode_to_vec());
-        self.inner.send_direct(app, std::slice::from_ref(user), 0, batch.clone(), batch);
+        let direct = crate::places::Direct { conv: 0, epoch: 0, announce: batch.clone(), batch };
+        self.inner.send_direct(app, std::slice::from_ref(user), direct);
     }
 
     /// The `Delivery` service of this node.

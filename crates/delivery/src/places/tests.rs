@@ -12,7 +12,12 @@ fn gateway(name: &str) -> NodeId {
 }
 
 fn direct(text: &'static str) -> Arc<Direct> {
-    Arc::new(Direct { conv: 7, batch: Bytes::from_static(text.as_bytes()), announce: Bytes::from_static(b"head") })
+    Arc::new(Direct {
+        conv: 7,
+        epoch: 1,
+        batch: Bytes::from_static(text.as_bytes()),
+        announce: Bytes::from_static(b"head"),
+    })
 }
 
 fn batches(freed: &[Freed]) -> Vec<(&str, &[u8])> {

@@ -93,9 +93,9 @@ impl Direct {
 }
 
 impl Inner {
-    /// Sends an encoded batch to users by name. `announce` stands in for it where it might be a repetition.
-    pub(super) fn send_direct(&self, app: SdkAppId, users: &[UserId], conv: u64, batch: Bytes, announce: Bytes) {
-        let direct = Arc::new(places::Direct { conv, batch, announce });
+    /// Sends an encoded batch to users by name.
+    pub(super) fn send_direct(&self, app: SdkAppId, users: &[UserId], direct: places::Direct) {
+        let direct = Arc::new(direct);
         let now = self.clock.mono();
         let mut state = self.direct.state.lock();
         let groups = state.places.route(now, app, users, &direct);

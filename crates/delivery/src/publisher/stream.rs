@@ -15,6 +15,7 @@ use prost::Message as _;
 use super::Inner;
 use super::repeat::Which;
 use crate::keep::Keep;
+use crate::places::Direct;
 use crate::quiet::Quiet;
 use crate::receiver::LinkCount;
 use crate::{Audience, ConvName, PublishOptions, wire};
@@ -182,7 +183,8 @@ impl Stream {
             (batch.records, batch.shaped) = (Vec::new(), Vec::new());
             (batch.no, batch.prev) = (0, 0);
             let announce = Bytes::from(batch.encode_to_vec());
-            self.inner.send_direct(self.state.app, users, self.state.conv.0, encoded, announce);
+            let direct = Direct { conv: self.state.conv.0, epoch: self.state.epoch.0, batch: encoded, announce };
+            self.inner.send_direct(self.state.app, users, direct);
         }
     }
 

@@ -23,16 +23,16 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 fn lossy() -> FaultPlan {
-    FaultPlan {
-        drop_percent: 10,
-        delay_percent: 10,
-        reorder_percent: 10,
-        max_delay: Duration::from_millis(100),
-    }
+    FaultPlan { drop_percent: 10, delay_percent: 10, reorder_percent: 10, max_delay: Duration::from_millis(100) }
 }
 
 fn slow_net() -> NetFaults {
-    NetFaults { lose_request_percent: 2, lose_reply_percent: 2, delay_percent: 20, max_delay: Duration::from_millis(20) }
+    NetFaults {
+        lose_request_percent: 2,
+        lose_reply_percent: 2,
+        delay_percent: 20,
+        max_delay: Duration::from_millis(20),
+    }
 }
 
 /// Runs `scenario` for one seed on a runtime of its own whose clock is simulated.

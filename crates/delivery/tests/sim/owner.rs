@@ -7,15 +7,13 @@ use async_trait::async_trait;
 use linnet_bus::Bus;
 use linnet_cluster::{Cluster, RouteKey, Service};
 use linnet_delivery::{Audience, ConvName, PublishOptions, Publisher, PublisherDeps, Registrar, Stream};
-use linnet_proto::delivery::{
-    Changed, Control, Membership, Record, RegisterReply, RegisterRequest, control, record,
-};
+use linnet_proto::delivery::{Changed, Control, Membership, Record, RegisterReply, RegisterRequest, control, record};
 use linnet_proto::msg::Message;
 use linnet_runtime::{Clock, Metrics, Rng, Tasks};
 use linnet_types::{ConvId, Epoch, NodeId, Refusal, Seq, UserId, code};
 use parking_lot::Mutex;
 
-use crate::world::{APP, Conv, Truth};
+use crate::world::{APP, Conv, Truth, note};
 
 pub(crate) struct Owner {
     pub(crate) node: NodeId,
@@ -82,6 +80,7 @@ impl Owner {
             return Arc::clone(stream);
         }
         held.epoch += 1;
+        note(conv, || format!("{} claims {} at {} for {:?}", self.node, held.epoch, held.head, held.members()));
         let name = ConvName::Group(Conv::group(conv));
         let stream = self.publisher.open(APP, ConvId(conv), name, Epoch(held.epoch), Seq(held.head));
         if !held.large {
@@ -92,29 +91,30 @@ impl Owner {
         stream
     }
 
-    fn publish(conv: &Conv, stream: &Stream, records: Vec<Record>, users: Vec<UserId>) {
+    fn publish(id: u64, conv: &Conv, stream: &Stream, records: Vec<Record>, users: Vec<UserId>) {
         let audience = if conv.large { Audience::Registered } else { Audience::users(users) };
+        note(id, || format!("published at {}: {records:?}", conv.head));
         stream.publish(records, Seq(conv.head), &audience, PublishOptions::default());
     }
 
-    pub(crate) fn send(&self, conv: u64) {
+    pub(crate) fn send(&self, id: u64) {
         let mut truth = self.truth.lock();
-        let stream = self.stream(&mut truth, conv);
-        let conv = truth.convs.get_mut(&conv).unwrap();
+        let stream = self.stream(&mut truth, id);
+        let conv = truth.convs.get_mut(&id).unwrap();
         conv.head += 1;
-        Self::publish(conv, &stream, vec![message(conv.head)], conv.members());
+        Self::publish(id, conv, &stream, vec![message(conv.head)], conv.members());
     }
 
-    pub(crate) fn kick(&self, conv: u64, user: &UserId) {
+    pub(crate) fn kick(&self, id: u64, user: &UserId) {
         let mut truth = self.truth.lock();
         truth.kicks += 1;
-        let stream = self.stream(&mut truth, conv);
-        let conv = truth.convs.get_mut(&conv).unwrap();
+        let stream = self.stream(&mut truth, id);
+        let conv = truth.convs.get_mut(&id).unwrap();
         let users = conv.members();
         let head = conv.head;
         conv.spans.get_mut(user.as_str()).unwrap().last_mut().unwrap().1 = Some(head);
         let record = control(control::Kind::Kicked(only(user.as_str())));
-        Self::publish(conv, &stream, vec![record], users);
+        Self::publish(id, conv, &stream, vec![record], users);
     }
 
     pub(crate) fn join(&self, id: u64, user: &str) {
@@ -123,7 +123,7 @@ impl Owner {
         let conv = truth.convs.get_mut(&id).unwrap();
         let head = conv.head;
         conv.spans.entry(user.to_owned()).or_default().push((head, None));
-        Self::publish(conv, &stream, vec![control(control::Kind::Joined(only(user)))], conv.members());
+        Self::publish(id, conv, &stream, vec![control(control::Kind::Joined(only(user)))], conv.members());
         let changed = Changed { what: "joined".into(), conv: id.to_string(), seq: head };
         self.publisher.notify_user(APP, &UserId::trusted(user), vec![record(record::Kind::Changed(changed))]);
     }
@@ -136,6 +136,7 @@ impl Owner {
             return;
         }
         conv.head += 1;
+        note(id, || format!("{} stores {}", self.node, conv.head));
         let seq = conv.head;
         conv.unpublished = Some((stream, seq, conv.members()));
         // Somebody else claims before it can publish.
@@ -148,6 +149,7 @@ impl Owner {
         let Some((stream, seq, users)) = conv.unpublished.take() else { return };
         let audience = if conv.large { Audience::Registered } else { Audience::users(users) };
         stream.publish(vec![message(seq)], Seq(seq), &audience, PublishOptions::default());
+        note(id, || format!("{} publishes {seq} late", self.node));
         truth.late += 1;
         drop(truth);
         self.activate(id);

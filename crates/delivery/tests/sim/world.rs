@@ -23,6 +23,13 @@ pub(crate) const APP: SdkAppId = SdkAppId(1);
 pub(crate) const OWNERS: usize = 2;
 pub(crate) const GATEWAYS: usize = 2;
 
+/// What happens to conversation `TRACE`, on the way to finding out why a seed fails.
+pub(crate) fn note(conv: u64, what: impl FnOnce() -> String) {
+    if std::env::var("TRACE").is_ok_and(|wanted| wanted == conv.to_string()) {
+        eprintln!("{}", what());
+    }
+}
+
 pub(crate) struct Sizes {
     pub(crate) small: u64,
     pub(crate) large: u64,
@@ -82,6 +89,7 @@ impl Conv {
 impl Truth {
     /// A message reached a user's device.
     pub(crate) fn live(&mut self, user: &str, conv: u64, seq: u64) {
+        note(conv, || format!("{user} receives {seq}"));
         let sees = self.convs[&conv].sees(user, seq);
         let client = self.clients.entry(user.to_owned()).or_default();
         if !sees {
@@ -97,6 +105,7 @@ impl Truth {
     pub(crate) fn fetch(&mut self, user: &str, conv: u64, head: u64) {
         let truth = &self.convs[&conv];
         let client = self.clients.entry(user.to_owned()).or_default();
+        note(conv, || format!("{user} reads up to {head}"));
         let got = client.got.entry(conv).or_default();
         for seq in (1..=head.min(truth.head)).filter(|seq| truth.sees(user, *seq)) {
             client.fetched += u64::from(got.insert(seq));
@@ -272,6 +281,7 @@ impl World {
             let place = truth.places.get_mut(&user).unwrap();
             let other = self.gateways.iter().find(|gateway| gateway.node != place.0).unwrap();
             *place = (other.node.clone(), place.1 + 1);
+            truth.convs.keys().for_each(|conv| note(*conv, || format!("{user} is at {}", other.node)));
             user
         };
         self.gateways.iter().for_each(|gateway| gateway.forget(&user));
@@ -290,7 +300,7 @@ impl World {
         let hint = PlacesChanged { users: vec![UserPlaces { app: APP.0, user: user.to_owned(), places }] };
         let (bus, payload) = (self.bus.clone(), bytes::Bytes::from(hint.encode_to_vec()));
         self.tasks.spawn("hint", async move {
-            for wait in [0, 250, 750, 1000] {
+            for wait in [0, 250, 250, 500, 1000, 2000] {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 bus.publish(subject::places(), payload.clone()).await.unwrap();
             }
