@@ -150,8 +150,7 @@ pub fn custom(body: Body, fields: &[KeyValue]) -> Body {
     if fields.is_empty() {
         return body;
     }
-    let list: Vec<_> =
-        fields.iter().map(|f| Field { key: &f.key, value: String::from_utf8_lossy(&f.value) }).collect();
+    let list: Vec<_> = fields.iter().map(|f| Field { key: &f.key, value: String::from_utf8_lossy(&f.value) }).collect();
     body.with("UserDefinedDataList", &list)
 }
 

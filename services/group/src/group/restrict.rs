@@ -1,0 +1,239 @@
+//! Muting, keeping out, recalling, and notices of the app.
+
+use linnet_proto::delivery::{Membership, Mute, Record, Revoked, record};
+use linnet_proto::group::{BanRequest, NotifyRequest, RecallRequest, Until};
+use linnet_proto::messages::RevokeRequest;
+use linnet_proto::msg::Origin;
+use linnet_store::groups::{Change, Edit, Restriction, UserEdit, UserState};
+use linnet_types::{Refusal, UnixMillis, UserId, code};
+use serde_json::json;
+
+use super::members::{FOREVER_S, mute_edit, until};
+use super::{Group, control};
+use crate::error::{Result, bad};
+use crate::hooks::command;
+use crate::limits;
+use crate::remote::People;
+use crate::rules::{self, Act, Rank};
+use crate::tips::{NoticeKind, Person, Tip};
+
+impl Group {
+    fn rank_of(&self, state: &UserState) -> Rank {
+        let role = (state.member.is_some() || self.kind().is_live()).then(|| self.record().role(&state.user));
+        Rank::of(role)
+    }
+
+    /// Mutes or unmutes; who is no member may be muted too.
+    pub(crate) async fn mute(
+        &mut self,
+        users: Vec<UserId>,
+        seconds: u64,
+        origin: &Origin,
+        people: &People,
+    ) -> Result<()> {
+        let rank = self.allow(origin, Act::Mute(Rank::Member)).await?;
+        let states = self.states(&users).await?;
+        for state in &states {
+            rules::allow(self.kind(), rank, Act::Mute(self.rank_of(state)))?;
+        }
+        let now = self.now();
+        let until = until(now, seconds);
+        let mut change = Change::at(now);
+        for user in &users {
+            if !change.users.iter().any(|edit| edit.user == *user) {
+                change = change.user(UserEdit::new(user.clone()).with_mute(mute_edit(until, now, origin)));
+            }
+        }
+        self.apply(change).await?;
+        self.tell_muted(&users, until, origin, people).await;
+        Ok(())
+    }
+
+    /// Who is muted now.
+    pub(crate) async fn muted(&mut self) -> Result<Vec<Until>> {
+        let mutes = if self.index.is_whole() {
+            self.index.mutes().iter().map(|(user, mute)| (user.clone(), mute.clone())).collect()
+        } else {
+            let groups = self.shared.groups.clone();
+            let read = groups.mutes(&self.held).await;
+            self.store(read)?
+        };
+        Ok(in_force(mutes, self.now()))
+    }
+
+    /// Removes accounts and keeps them out for a time.
+    pub(crate) async fn ban(&mut self, request: &BanRequest, users: Vec<UserId>, people: &People) -> Result<()> {
+        let origin = request.origin.clone().unwrap_or_default();
+        let rank = self.allow(&origin, Act::Ban(Rank::Member)).await?;
+        let states = self.states(&users).await?;
+        for state in &states {
+            rules::allow(self.kind(), rank, Act::Ban(self.rank_of(state)))?;
+        }
+        let now = self.now();
+        let until = until(now, request.duration_s.max(1));
+        let mut change = Change::at(now);
+        let mut gone = Vec::new();
+        for state in states {
+            let ban = Restriction {
+                until,
+                since: now,
+                operator: origin.operator.clone(),
+                description: request.description.clone(),
+            };
+            let mut edit = UserEdit::new(state.user.clone());
+            if state.member.is_some() && !gone.contains(&state.user) {
+                edit = UserEdit::remove(state.user.clone());
+                gone.push(state.user);
+            }
+            if !change.users.iter().any(|other| other.user == edit.user) {
+                change = change.user(edit.with_ban(Edit::Put(ban)));
+            }
+        }
+        if !gone.is_empty() {
+            let body = self.body().operator(&origin).with("ExitType", "Kicked").accounts("ExitMemberList", &gone);
+            change = self.event(change, None, command::AFTER_EXIT, body, &origin);
+        }
+        let persons: Vec<Person> = users.iter().map(|user| self.person(people, user)).collect();
+        self.apply(change).await?;
+        self.tell_banned(&users, &gone, persons, until, &origin, people).await;
+        Ok(())
+    }
+
+    async fn tell_banned(
+        &mut self,
+        users: &[UserId],
+        gone: &[UserId],
+        persons: Vec<Person>,
+        until: UnixMillis,
+        origin: &Origin,
+        people: &People,
+    ) {
+        let banned = |user: &UserId| control(control::Kind::Banned(Mute { user: user.to_string(), until_ms: until.0 }));
+        let mut controls: Vec<_> = users.iter().map(banned).collect();
+        if !gone.is_empty() {
+            let users = gone.iter().map(ToString::to_string).collect();
+            controls.push(control(control::Kind::Kicked(Membership { users })));
+        }
+        self.tell(controls, None, gone).await;
+        let operator = self.operator(people, origin);
+        let tip = if self.kind().is_live() { Tip::Banned(persons) } else { Tip::Kicked(persons) };
+        self.tell(Vec::new(), Some((tip, origin, operator)), &[]).await;
+        let seconds = until.since(self.now()).div_ceil(1_000).min(FOREVER_S);
+        let notice = self.notice(NoticeKind::Banned, &origin.operator, json!({"duration": seconds}));
+        self.notify(users, &notice);
+        self.changed(gone, "left");
+    }
+
+    /// Lets accounts back in.
+    pub(crate) async fn unban(&mut self, users: Vec<UserId>, origin: &Origin, people: &People) -> Result<()> {
+        self.allow(origin, Act::Ban(Rank::Member)).await?;
+        let mut change = Change::at(self.now());
+        for user in &users {
+            if !change.users.iter().any(|edit| edit.user == *user) {
+                change = change.user(UserEdit::new(user.clone()).with_ban(Edit::Remove));
+            }
+        }
+        self.apply(change).await?;
+        let lifted = |user: &UserId| control(control::Kind::Banned(Mute { user: user.to_string(), until_ms: 0 }));
+        let controls = users.iter().map(lifted).collect();
+        let tip = self.kind().is_live().then(|| {
+            let persons = users.iter().map(|user| people.person(user)).collect();
+            (Tip::Unbanned(persons), origin, self.operator(people, origin))
+        });
+        self.tell(controls, tip, &[]).await;
+        let notice = self.notice(NoticeKind::Unbanned, &origin.operator, json!({}));
+        self.notify(&users, &notice);
+        Ok(())
+    }
+
+    /// Who is banned now, by user; a page and where the next begins (0 = the end).
+    pub(crate) fn banned(&self, offset: usize, limit: usize) -> Result<(Vec<Until>, u32)> {
+        rules::allow(self.kind(), Rank::App, Act::Ban(Rank::Member))?;
+        let bans = self.index.bans().iter().map(|(user, ban)| (user.clone(), ban.clone())).collect();
+        let all = in_force(bans, self.now());
+        let page: Vec<Until> = all.iter().skip(offset).take(limit).cloned().collect();
+        let next = offset + page.len();
+        let next = if next < all.len() { u32::try_from(next).unwrap_or(0) } else { 0 };
+        Ok((page, next))
+    }
+
+    /// Recalls messages; a code for each.
+    pub(crate) async fn recall(&mut self, request: &RecallRequest) -> Result<Vec<u32>> {
+        let origin = request.origin.clone().unwrap_or_default();
+        let rank = self.allow(&origin, Act::RecallOwn).await?;
+        let others = rules::allow(self.kind(), rank, Act::RecallOthers).is_ok();
+        let revoke = RevokeRequest {
+            app: self.held.app().0,
+            conv: self.held.conv().0,
+            seqs: request.seqs.clone(),
+            origin: Some(origin.clone()),
+            reason: request.reason.clone(),
+            max_age_s: if rank == Rank::App { 0 } else { self.app.settings.recall_s },
+            sender: if others { String::new() } else { origin.operator.clone() },
+            group_epoch: self.held.epoch().0,
+            group_id: self.id(),
+            retention_days: self.app.settings.retention_days,
+            group_type: self.kind().wire().to_owned(),
+            ..RevokeRequest::default()
+        };
+        let reply = self.shared.revoke(revoke).await?;
+        let code_of = |seq: &u64| {
+            reply.results.iter().find(|result| result.seq == *seq).map_or(code::GROUP_NO_MSG, |result| result.code)
+        };
+        let codes: Vec<u32> = request.seqs.iter().map(code_of).collect();
+        let done: Vec<u64> =
+            request.seqs.iter().zip(&codes).filter(|(_, code)| **code == code::OK).map(|(seq, _)| *seq).collect();
+        if !done.is_empty() {
+            self.tell_recalled(done, &request.reason, &origin).await;
+        }
+        Ok(codes)
+    }
+
+    async fn tell_recalled(&mut self, seqs: Vec<u64>, reason: &str, origin: &Origin) {
+        let list: Vec<_> = seqs.iter().map(|seq| json!({"MsgSeq": seq})).collect();
+        let body = self.body().operator(origin).with("MsgSeqList", &list);
+        let change = self.event(Change::at(self.now()), None, command::AFTER_RECALL, body, origin);
+        if !change.events.is_empty()
+            && let Err(refusal) = self.apply(change).await
+        {
+            tracing::warn!(%refusal, "the webhook of a recall is lost");
+        }
+        let revoked =
+            Revoked { seqs, operator: origin.operator.clone(), reason: reason.to_owned(), ..Revoked::default() };
+        self.publish(vec![Record { kind: Some(record::Kind::Revoked(revoked)), ..Record::default() }], &[]);
+    }
+
+    /// Sends a notice of the app's backend to everybody, or to some members; who is online gets it.
+    pub(crate) async fn notice_all(&mut self, request: &NotifyRequest) -> Result<()> {
+        let origin = request.origin.clone().unwrap_or_default();
+        self.allow(&origin, Act::Notify).await?;
+        if request.content.len() > self.app.settings.message_bytes as usize {
+            return Err(Refusal::new(code::MSG_TOO_LONG, "Content is longer than the app allows"));
+        }
+        let content = json!({"userDefinedField": request.content});
+        let notice = self.notice(NoticeKind::Custom, &origin.operator, content);
+        if request.to.is_empty() {
+            self.publish(vec![Record { kind: Some(record::Kind::Notice(notice)), ..Record::default() }], &[]);
+            return Ok(());
+        }
+        if self.kind().is_live() {
+            return Err(bad("ToMembers_Account must be absent for a live room"));
+        }
+        if request.to.len() > limits::NOTIFY_TO {
+            return Err(Refusal::new(code::GROUP_TOO_MANY, "more than 500 receivers"));
+        }
+        let users: Vec<UserId> = request.to.iter().map(|user| UserId::trusted(user.as_str())).collect();
+        let states = self.states(&users).await?;
+        let members: Vec<UserId> =
+            states.into_iter().filter(|state| state.member.is_some()).map(|state| state.user).collect();
+        self.notify(&members, &notice);
+        Ok(())
+    }
+}
+
+/// Those that have not ended, as callers see them.
+fn in_force(restrictions: Vec<(UserId, Restriction)>, now: UnixMillis) -> Vec<Until> {
+    let ahead = restrictions.into_iter().filter(|(_, restriction)| restriction.until > now);
+    let seconds = |until: UnixMillis| if until.0 == u64::MAX { FOREVER_S } else { until.0.div_ceil(1_000) };
+    ahead.map(|(user, restriction)| Until { user: user.to_string(), until_s: seconds(restriction.until) }).collect()
+}

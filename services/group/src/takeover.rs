@@ -1,0 +1,74 @@
+//! Groups that an earlier owner left open: their derived rows are finished and their events told.
+
+use std::time::Duration;
+
+use linnet_cluster::{RouteKey, Service};
+use linnet_store::groups::{OPEN_SLOTS, OpenGroup};
+use linnet_types::GroupId;
+
+use crate::error::{Result, from_store};
+use crate::group::outbox_events;
+use crate::shared::Shared;
+
+const PAGE: usize = 100;
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Shared {
+    /// Looks through every slot once; run at the start, after a crash it finds what was under way.
+    pub(crate) async fn take_over(&self) {
+        let pause = Duration::from_secs(1) / self.config.takeover_per_s.max(1);
+        let draining = self.tasks.draining();
+        for slot in 0..OPEN_SLOTS {
+            let open = loop {
+                match self.groups.open(slot).await {
+                    Ok(open) => break open,
+                    Err(error) => {
+                        tracing::warn!(%error, "open groups cannot be read");
+                        tokio::select! {
+                            () = draining.cancelled() => return,
+                            () = tokio::time::sleep(RETRY) => {}
+                        }
+                    }
+                }
+            };
+            for group in open {
+                if draining.is_cancelled() {
+                    return;
+                }
+                if let Err(refusal) = self.finish(&group).await {
+                    tracing::debug!(%refusal, "an open group is left for later");
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    async fn finish(&self, open: &OpenGroup) -> Result<()> {
+        let store = |error| from_store(&error).0;
+        let Some(record) = self.groups.read(open.app, open.conv).await.map_err(store)? else { return Ok(()) };
+        if !self.cluster.owns(Service::Group, RouteKey::group(open.app, &record.group)) {
+            return Ok(());
+        }
+        if record.destroyed.is_none() {
+            return self.activate_if_current(open, &record.group).await;
+        }
+        let Some(mut held) = self.groups.claim(open.app, open.conv).await.map_err(store)? else { return Ok(()) };
+        loop {
+            let rows = self.groups.outbox(&held, 0, PAGE).await.map_err(store)?;
+            let Some(last) = rows.last().map(|row| row.no) else { break };
+            self.enqueue(outbox_events(open.app, open.conv, rows)).await?;
+            self.groups.ack_outbox(&mut held, last).await.map_err(store)?;
+        }
+        self.groups.resume(&mut held).await.map_err(store)?;
+        self.groups.close(held).await.map_err(store)
+    }
+
+    async fn activate_if_current(&self, open: &OpenGroup, group: &GroupId) -> Result<()> {
+        let name = self.groups.find(open.app, group).await.map_err(|error| from_store(&error).0)?;
+        if name.is_some_and(|name| name.conv == open.conv) {
+            // Its actor resumes, tells its events and closes when idle.
+            self.hub.get(self, open.app, group).await?;
+        }
+        Ok(())
+    }
+}
