@@ -55,7 +55,6 @@ impl Groups {
         // Noted first: whatever a crash leaves half done is found again, or never had a name.
         self.put_open(app, conv, held.epoch).await?;
         let (_, intents) = self.apply_truth(&mut held, change).await?;
-        self.put_index(&record).await?;
         let row = GroupNameRow {
             version: linnet_proto::store::RowVersion::RowVersion1.into(),
             conv: conv.0,
@@ -78,12 +77,16 @@ impl Groups {
         .await?;
         if let Some(name) = taken {
             // Nobody will ever ask for this one; what is left of it hurts nobody, so a failure here is not the caller's.
-            if let Err(error) = self.forget(&record, &held).await {
+            if let Err(error) = self.remove_open(app, conv, held.epoch).await {
                 tracing::debug!(%error, "rows of a group that was not created stay behind");
             }
             return Ok(Created::Taken(name));
         }
-        self.carry_out(&mut held, intents).await;
+        match self.put_index(&record).await {
+            Ok(()) => self.carry_out(&mut held, intents).await,
+            // The intents stay, and with them `resume` has the list in its care.
+            Err(error) => tracing::warn!(%error, "derived rows of a new group are late"),
+        }
         Ok(Created::New(held))
     }
 
@@ -115,11 +118,6 @@ impl Groups {
         })
         .await?;
         self.remove_index(&held.record).await
-    }
-
-    async fn forget(&self, record: &GroupRecord, held: &GroupGuard) -> Result<()> {
-        self.remove_index(record).await?;
-        self.remove_open(record.app, record.conv, held.epoch).await
     }
 
     async fn name(&self, app: SdkAppId, group: &GroupId) -> Result<(Option<GroupName>, u32)> {

@@ -1,17 +1,21 @@
 //! Reading members, mutes, bans and applications.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use linnet_types::UserId;
+use linnet_types::{UnixMillis, UserId};
 
 use super::layout::{self, GROUP, tag};
 use super::model::{Application, Member, MemberCursor, Restriction, UserState};
 use super::{GroupGuard, Groups};
 use crate::keys;
-use crate::rows::{Range, Result};
+use crate::rows::{Range, Result, Write};
 
 /// Rows read at once.
 const READS: usize = 16;
+/// Rows removed by one batch.
+const SWEEP: usize = 256;
 
 impl Groups {
     /// One member. Claims his partition, so the answer stays true until this holder changes it or is deposed.
@@ -119,6 +123,41 @@ impl Groups {
     /// [`crate::Error`].
     pub async fn applications(&self, held: &GroupGuard) -> Result<Vec<(UserId, Application)>> {
         self.users_of(held, tag::APPLICATION, layout::application_from_row).await
+    }
+
+    /// Removes mutes and bans that ended before `now`, and returns how many: without it their rows only pile up.
+    ///
+    /// # Errors
+    /// As [`Groups::apply`]: what is left is found again.
+    pub async fn sweep_restrictions(&self, held: &mut GroupGuard, now: UnixMillis) -> Result<usize> {
+        let mut by_slot: BTreeMap<u16, Vec<Bytes>> = BTreeMap::new();
+        for (tag, rows) in [(tag::MUTE, self.mutes(held).await?), (tag::BAN, self.bans(held).await?)] {
+            for (user, _) in rows.iter().filter(|(_, restriction)| restriction.until <= now) {
+                by_slot.entry(held.slot_of(user)).or_default().push(layout::user_key(tag, user));
+            }
+        }
+        let mut swept = 0;
+        for (slot, keys) in by_slot {
+            self.own(held, slot).await?;
+            for keys in keys.chunks(SWEEP) {
+                let partition = held.partition(slot);
+                let mut writes = Vec::with_capacity(keys.len());
+                for clustering in keys {
+                    // Read again under the claim: it may have been renewed.
+                    let value = self.store.get(GROUP, &partition, clustering).await?;
+                    let Some(value) = value else { continue };
+                    if layout::restriction_from_row(&value)?.until <= now {
+                        writes.push(Write::Delete { clustering: clustering.clone() });
+                    }
+                }
+                if !writes.is_empty() {
+                    swept += writes.len();
+                    let data = held.slots[usize::from(slot)].data;
+                    self.write(held, slot, writes, data).await?;
+                }
+            }
+        }
+        Ok(swept)
     }
 
     async fn users_of<T>(
