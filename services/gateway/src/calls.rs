@@ -1,0 +1,93 @@
+//! Calls to other services: where each goes and how its failure is shown.
+
+use std::time::Duration;
+
+use linnet_cluster::{Cluster, RouteKey, Rpc, Service};
+use linnet_proto::account::accounts_client::AccountsClient;
+use linnet_proto::gateway::gateways_client::GatewaysClient;
+use linnet_proto::group::groups_client::GroupsClient;
+use linnet_proto::messages::messages_client::MessagesClient;
+use linnet_proto::session::sessions_client::SessionsClient;
+use linnet_runtime::status;
+use linnet_types::{ConvId, GroupId, NodeId, Refusal, SdkAppId, UserId, code};
+use tonic::{Request, Response, Status};
+
+/// Largest reply of an inner call: a list of 3,000 groups with their profiles.
+const REPLY_BYTES: usize = 32 << 20;
+
+/// The other services as a gateway sees them.
+#[derive(Clone, Debug)]
+pub(crate) struct Calls {
+    cluster: Cluster,
+    timeout: Duration,
+}
+
+impl Calls {
+    pub(crate) fn new(cluster: Cluster, timeout: Duration) -> Self {
+        Self { cluster, timeout }
+    }
+
+    /// A request with the deadline of every call.
+    pub(crate) fn ask<T>(&self, message: T) -> Request<T> {
+        status::with_deadline(message, self.timeout)
+    }
+
+    pub(crate) fn group(&self, app: SdkAppId, group: &GroupId) -> Result<GroupsClient<Rpc>, Refusal> {
+        let rpc = self.cluster.for_owner(Service::Group, RouteKey::group(app, group))?;
+        Ok(GroupsClient::new(rpc).max_decoding_message_size(REPLY_BYTES))
+    }
+
+    /// Questions about groups that any node answers.
+    pub(crate) fn any_group(&self) -> Result<GroupsClient<Rpc>, Refusal> {
+        Ok(GroupsClient::new(self.cluster.any(Service::Group)?).max_decoding_message_size(REPLY_BYTES))
+    }
+
+    pub(crate) fn pair(&self, app: SdkAppId, one: &UserId, other: &UserId) -> Result<MessagesClient<Rpc>, Refusal> {
+        self.messages(RouteKey::pair(app, one, other))
+    }
+
+    pub(crate) fn log(&self, conv: ConvId) -> Result<MessagesClient<Rpc>, Refusal> {
+        self.messages(RouteKey::conv(conv))
+    }
+
+    /// Lists and positions of a user.
+    pub(crate) fn lists(&self, app: SdkAppId, user: &UserId) -> Result<MessagesClient<Rpc>, Refusal> {
+        self.messages(RouteKey::user(app, user))
+    }
+
+    fn messages(&self, key: RouteKey) -> Result<MessagesClient<Rpc>, Refusal> {
+        let rpc = self.cluster.for_owner(Service::MessageStore, key)?;
+        Ok(MessagesClient::new(rpc).max_decoding_message_size(REPLY_BYTES))
+    }
+
+    pub(crate) fn account(&self, app: SdkAppId, user: &UserId) -> Result<AccountsClient<Rpc>, Refusal> {
+        Ok(AccountsClient::new(self.cluster.for_owner(Service::Account, RouteKey::user(app, user))?))
+    }
+
+    pub(crate) fn session(&self, app: SdkAppId, user: &UserId) -> Result<SessionsClient<Rpc>, Refusal> {
+        Ok(SessionsClient::new(self.cluster.for_owner(Service::Session, RouteKey::user(app, user))?))
+    }
+
+    /// The node that keeps the sessions of a user.
+    pub(crate) fn session_node(&self, app: SdkAppId, user: &UserId) -> Result<NodeId, Refusal> {
+        self.cluster.owner_node(Service::Session, RouteKey::user(app, user))
+    }
+
+    pub(crate) fn session_of(&self, node: &NodeId) -> Result<SessionsClient<Rpc>, Refusal> {
+        Ok(SessionsClient::new(self.cluster.for_node(Service::Session, node)?))
+    }
+
+    pub(crate) fn gateway(&self, node: &NodeId) -> Result<GatewaysClient<Rpc>, Refusal> {
+        Ok(GatewaysClient::new(self.cluster.for_node(Service::Gateway, node)?))
+    }
+}
+
+/// The message of a reply, or the refusal; a fault of the other side is shown as `internal`.
+pub(crate) fn answer<T>(reply: Result<Response<T>, Status>, internal: u32) -> Result<T, Refusal> {
+    reply.map(Response::into_inner).map_err(|why| status::refusal_or(&why, internal))
+}
+
+/// A `GroupId` of a request.
+pub(crate) fn group_id(text: &str) -> Result<GroupId, Refusal> {
+    GroupId::parse(text)
+}
