@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use linnet_types::{SdkAppId, UserId};
+use linnet_types::SdkAppId;
+use linnet_usersig::Claims;
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -182,7 +183,8 @@ impl Drop for Server {
 
 fn sign(app: SdkAppId, key: &str, user: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    linnet_usersig::sign(app, key, &UserId::trusted(user), now, 86_400, None)
+    let claims = Claims { app, identifier: user.to_owned(), time_s: now, expire_s: 86_400, userbuf: None };
+    linnet_usersig::sign(&claims, key)
 }
 
 fn spawn(folder: &Path, options: &Options, listen: &str) -> Result<(Child, Ready)> {

@@ -32,11 +32,13 @@ use tonic::service::Routes;
 
 pub use grpc::WatchEvents;
 
-/// Settings of the service.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// Every app may name private and loopback addresses; for one machine.
-    pub allow_private: bool,
+linnet_runtime::config! {
+    /// Webhooks to the apps' own servers.
+    pub struct Config {
+        /// Every app may name private and loopback addresses as its webhook URL. `dev` turns it on; on a shared machine it
+        /// lets an app's settings reach what only this machine can reach.
+        pub allow_private: bool = false, "", restart;
+    }
 }
 
 /// What the service runs on.

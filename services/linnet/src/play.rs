@@ -1,0 +1,166 @@
+//! The playground: two people side by side, served from the binary. Exists in `dev` only.
+//!
+//! The page signs in as the sample people, so it answers only requests whose `Host` is this machine (or who carry the
+//! link token when the listener is public), and cross-site requests never.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures::{Stream, StreamExt as _};
+use linnet_cluster::{Cluster, Service};
+use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
+use linnet_runtime::{Clock, status};
+use linnet_types::{SdkAppId, UserId};
+use linnet_usersig::Claims;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::admin::webhook_line;
+
+const PAGE: &str = include_str!("../assets/play.html");
+const STYLE: &str = include_str!("../assets/play.css");
+const SCRIPT: &str = include_str!("../assets/play.js");
+/// A sig of the page lives this long; reloading makes a new one.
+const SIG_S: u64 = 86_400;
+
+#[derive(Clone)]
+pub(crate) struct Play {
+    pub(crate) cluster: Cluster,
+    pub(crate) clock: Clock,
+    pub(crate) app: SdkAppId,
+    pub(crate) key: String,
+    pub(crate) people: [&'static str; 2],
+    /// Set when the listener is public: only links that carry it open the page.
+    pub(crate) link_token: Option<String>,
+    /// Host names besides localhost that are this machine.
+    pub(crate) hosts: Vec<String>,
+}
+
+type Shared = State<Arc<Play>>;
+
+pub(crate) fn router(play: Play) -> Router {
+    let play = Arc::new(play);
+    Router::new()
+        .route("/", get(|| async { Redirect::temporary("/play") }))
+        .route("/play", get(|| async { asset("text/html; charset=utf-8", PAGE) }))
+        .route("/play/play.css", get(|| async { asset("text/css; charset=utf-8", STYLE) }))
+        .route("/play/play.js", get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }))
+        .route("/play/config.json", get(config))
+        .route("/play/events", get(events))
+        .layer(middleware::from_fn_with_state(Arc::clone(&play), guard))
+        .with_state(play)
+}
+
+fn asset(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'self'; img-src data:; connect-src 'self' ws: wss:; frame-ancestors 'none'"),
+    ];
+    (headers, text).into_response()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Link {
+    link: String,
+}
+
+/// Refuses other hosts (DNS rebinding) and other sites.
+async fn guard(State(play): Shared, Query(link): Query<Link>, request: Request, next: Next) -> Response {
+    let refuse = |why: &'static str| (StatusCode::FORBIDDEN, why).into_response();
+    let headers = request.headers();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
+    if !host.is_some_and(|host| play.is_here(host)) && play.link_token.is_none() {
+        return refuse("the playground answers on localhost only");
+    }
+    if cross_site(headers, host) {
+        return refuse("the playground is not for other sites");
+    }
+    let secret = request.uri().path() == "/play/config.json" || request.uri().path() == "/play/events";
+    if secret && play.link_token.as_ref().is_some_and(|token| *token != link.link) {
+        return refuse("open the link that `linnet dev` printed");
+    }
+    next.run(request).await
+}
+
+impl Play {
+    fn is_here(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        matches!(name, "localhost" | "127.0.0.1" | "[::1]") || self.hosts.iter().any(|here| here == name)
+    }
+}
+
+fn cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
+    if text("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return true;
+    }
+    text("origin").is_some_and(|origin| origin.split_once("://").map(|(_, origin)| origin) != host)
+}
+
+async fn config(State(play): Shared) -> Response {
+    let now = play.clock.now().secs();
+    let users = play.people.map(|user| {
+        let claims = Claims {
+            app: play.app,
+            identifier: UserId::trusted(user).to_string(),
+            time_s: now,
+            expire_s: SIG_S,
+            userbuf: None,
+        };
+        json!({ "user": user, "usersig": linnet_usersig::sign(&claims, &play.key) })
+    });
+    let body = json!({ "sdkappid": play.app, "ws": "/ws", "users": users });
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+type Lines = Sse<std::pin::Pin<Box<dyn Stream<Item = Result<Event, Infallible>> + Send>>>;
+
+async fn events(State(play): Shared) -> Result<Lines, Response> {
+    let unavailable = |_| StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let rpc = play.cluster.any(Service::Callback).map_err(unavailable)?;
+    let request = tonic::Request::new(callback::WatchRequest { app: play.app.0 });
+    let watching = CallbacksClient::new(rpc).watch(request).await;
+    let watching = watching.map_err(|why| {
+        let refusal = status::refusal_or(&why, 0);
+        (StatusCode::SERVICE_UNAVAILABLE, Body::from(refusal.info)).into_response()
+    })?;
+    let lines = watching.into_inner().filter_map(|event| async move {
+        let line = webhook_line(event.ok()?);
+        Some(Ok(Event::default().event("webhook").data(line.to_string())))
+    });
+    Ok(Sse::new(Box::pin(lines) as _).keep_alive(KeepAlive::default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_sites_are_told_apart() {
+        let headers = |pairs: &[(&'static str, &str)]| {
+            pairs.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
+        };
+        let here = Some("localhost:8080");
+        assert!(!cross_site(&headers(&[]), here));
+        assert!(!cross_site(&headers(&[("origin", "http://localhost:8080")]), here));
+        assert!(cross_site(&headers(&[("origin", "http://evil.example")]), here));
+        assert!(cross_site(&headers(&[("origin", "null")]), here));
+        assert!(cross_site(&headers(&[("sec-fetch-site", "cross-site")]), here));
+    }
+}
