@@ -79,7 +79,7 @@ pub struct Embedded {
     rows: Option<Keyspace>,
     clock: Clock,
     requests: Option<mpsc::Sender<Request>>,
-    stop_sweep: Option<std::sync::mpsc::Sender<()>>,
+    stop_sweep: Option<std::sync::mpsc::SyncSender<()>>,
     threads: Vec<JoinHandle<()>>,
     // Released last: fields drop in order.
     _lock: File,
@@ -105,10 +105,9 @@ impl Embedded {
         sync_folders(dir)?;
         let metrics = StoreMetrics::new(metrics);
         let (requests, queue) = mpsc::channel(QUEUE);
-        let (stop_sweep, stopped) = std::sync::mpsc::channel();
+        let (stop_sweep, stopped) = std::sync::mpsc::sync_channel(1);
         let space = space::Space::new(dir, config.reserve_bytes);
-        let committer =
-            Committer { db, rows: rows.clone(), clock: clock.clone(), metrics: metrics.clone(), space };
+        let committer = Committer { db, rows: rows.clone(), clock: clock.clone(), metrics: metrics.clone(), space };
         let sweeper =
             sweep::Sweeper { rows: rows.clone(), clock: clock.clone(), metrics, unchecked, pause: config.sweep_pause };
         let sweep_requests = requests.clone();
@@ -129,7 +128,9 @@ impl Embedded {
         let ended = |why: &str| Error::Unavailable { table: table.name, why: why.to_owned() };
         requests.send(request).await.map_err(|_| ended("the committer has ended"))?;
         // It took the request and died: nobody can say how far it came.
-        answer.await.unwrap_or_else(|_| Err(Error::Unknown { table: table.name, why: "the committer ended".to_owned() }))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Error::Unknown { table: table.name, why: "the committer ended".to_owned() }))
     }
 }
 
@@ -182,10 +183,7 @@ impl Rows for Embedded {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    table: Table,
-    read: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn blocking<T: Send + 'static>(table: Table, read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = |e: tokio::task::JoinError| Error::Unavailable { table: table.name, why: e.to_string() };
     tokio::task::spawn_blocking(read).await.map_err(ended)?
 }
@@ -250,12 +248,8 @@ fn sync_folders(dir: &Path) -> Result<()> {
 
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("linnet.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| open_error(&path, e))?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| open_error(&path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(open_error(dir, "another process has it open")),

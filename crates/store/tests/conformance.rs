@@ -11,9 +11,7 @@ use linnet_runtime::metrics::Metrics;
 use linnet_runtime::{Clock, Rng};
 use linnet_store::embedded::Config;
 use linnet_store::sim::{Faults, SimRows};
-use linnet_store::{
-    Applied, Embedded, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Row, Store, Table, Write,
-};
+use linnet_store::{Applied, Embedded, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Row, Store, Table, Write};
 use linnet_types::Epoch;
 
 const G: Table = Table { name: "suite_guarded", kind: Kind::Guarded };
@@ -78,7 +76,10 @@ fn guard(epoch: u64, rev: u64) -> Guard {
 }
 
 fn put(clustering: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Write {
-    Write::Put { clustering: Bytes::copy_from_slice(clustering.as_ref()), value: Bytes::copy_from_slice(value.as_ref()) }
+    Write::Put {
+        clustering: Bytes::copy_from_slice(clustering.as_ref()),
+        value: Bytes::copy_from_slice(value.as_ref()),
+    }
 }
 
 fn delete(clustering: &str) -> Write {

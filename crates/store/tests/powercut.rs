@@ -124,7 +124,8 @@ fn rebuild(
 
 /// Without the blocks of zeros at the end: journals are allocated in full.
 fn without_zeros(bytes: &[u8]) -> &[u8] {
-    let empty: usize = bytes.rchunks(4096).take_while(|block| **block == [0; 4096][..block.len()]).map(<[u8]>::len).sum();
+    let empty: usize =
+        bytes.rchunks(4096).take_while(|block| **block == [0; 4096][..block.len()]).map(<[u8]>::len).sum();
     &bytes[..bytes.len() - empty]
 }
 

@@ -167,7 +167,7 @@ async fn run(seed: u64) -> (Tally, Counts) {
     let clock = Clock::simulated(UnixMillis(1_700_000_000_000));
     let rng = Rng::seeded(seed);
     let sim = SimRows::new(rng.fork("store"), clock.clone(), Faults::none());
-    let start = if seed % 2 == 0 { 0 } else { 4096 - 10 - seed % 30 };
+    let start = if seed.is_multiple_of(2) { 0 } else { 4096 - 10 - seed % 30 };
     if start > 0 {
         begin_at(&sim, start).await;
     }

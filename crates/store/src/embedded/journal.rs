@@ -88,7 +88,8 @@ fn check(path: &Path, newest: bool, last: &mut Option<u64>) -> Result<u64> {
 /// Length without the zeros at the end. By blocks: a byte at a time takes a second for an empty journal when not optimised.
 fn written(bytes: &[u8]) -> usize {
     const BLOCK: usize = 4096;
-    let empty = bytes.rchunks(BLOCK).take_while(|block| **block == [0; BLOCK][..block.len()]).map(<[u8]>::len).sum::<usize>();
+    let empty =
+        bytes.rchunks(BLOCK).take_while(|block| **block == [0; BLOCK][..block.len()]).map(<[u8]>::len).sum::<usize>();
     let rest = &bytes[..bytes.len() - empty];
     rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }
@@ -135,9 +136,9 @@ fn batch(bytes: &[u8]) -> Option<(usize, u64)> {
 
 /// Length of one entry inside a batch.
 fn entry(bytes: &[u8]) -> Option<usize> {
-    match bytes.first()? {
-        &CLEAR => (bytes.len() >= 9).then_some(9),
-        &ITEM => {
+    match *bytes.first()? {
+        CLEAR => (bytes.len() >= 9).then_some(9),
+        ITEM => {
             let header = bytes.first_chunk::<ITEM_HEADER>()?;
             let key = u16::from_le_bytes([header[11], header[12]]) as usize;
             let value = u32::from_le_bytes([header[17], header[18], header[19], header[20]]) as usize;

@@ -75,7 +75,8 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 fn manifest(tree: &Path, files: &mut Vec<TableFile>) -> Result<()> {
     let pointer = tree.join("current");
     let current = fs::read(&pointer).map_err(|e| open_error(&pointer, e))?;
-    let (Some(version), Some(expected)) = (current.first_chunk(), current.get(8..).and_then(<[u8]>::first_chunk)) else {
+    let (Some(version), Some(expected)) = (current.first_chunk(), current.get(8..).and_then(<[u8]>::first_chunk))
+    else {
         return Err(open_error(&pointer, "damaged: too short"));
     };
     let path = tree.join(format!("v{}", u64::from_le_bytes(*version)));

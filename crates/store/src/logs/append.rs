@@ -98,7 +98,7 @@ pub fn fit(entries: &[Entry], last: Seq) -> usize {
         bytes += entry.cost();
         bytes <= MAX_BATCH_BYTES
     });
-    by_size.count().max(1).min(MAX_BATCH).min(room).min(entries.len())
+    by_size.count().clamp(1, MAX_BATCH).min(room).min(entries.len())
 }
 
 impl Log {
@@ -267,7 +267,10 @@ impl Log {
                 tail.data.first_time_ms = time_ms;
             }
             let (seq, ord) = (tail.last_seq, tail.data.ord);
-            writes.push(Write::Put { clustering: head_key(seq), value: head(&entry, time_ms, ord).encode_to_vec().into() });
+            writes.push(Write::Put {
+                clustering: head_key(seq),
+                value: head(&entry, time_ms, ord).encode_to_vec().into(),
+            });
             writes.push(Write::Put { clustering: body_key(seq), value: entry.body });
             appended.push(Appended { seq: Seq(seq), ord, time: UnixMillis(time_ms) });
         }

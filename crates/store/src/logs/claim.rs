@@ -97,13 +97,7 @@ async fn origin(inner: &Inner, id: LogId, wanted: Class) -> Result<Class> {
     Err(contended(LOG_ORIGIN).into())
 }
 
-async fn claim(
-    inner: &Inner,
-    id: LogId,
-    head: &LogHead,
-    classes: &mut Vec<ClassSpan>,
-    claimant: u64,
-) -> Result<Tail> {
+async fn claim(inner: &Inner, id: LogId, head: &LogHead, classes: &mut Vec<ClassSpan>, claimant: u64) -> Result<Tail> {
     let mut known = from_head(head);
     for _ in 0..CLAIMS {
         let found = find(inner, id, known.clone(), classes).await?;

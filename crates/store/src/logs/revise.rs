@@ -1,6 +1,6 @@
 //! Changing stored messages: revocations, modifications, reactions. Kept beside the log and laid over it on reading.
 
-use linnet_proto::store::{MessageHead, RevisionGuard, RevokedSeq, Revision};
+use linnet_proto::store::{MessageHead, Revision, RevisionGuard, RevokedSeq};
 use linnet_types::{Epoch, Seq};
 use prost::Message;
 
@@ -120,7 +120,7 @@ impl Log {
         });
         let age = row.map_or(0, |(head, _)| now.0.saturating_sub(head.time_ms));
         let guard = Guard {
-            epoch: found.map_or(self.epoch(), |guard| guard.epoch.max(self.epoch())),
+            epoch: self.epoch().max(found.map_or(Epoch(0), |guard| guard.epoch)),
             rev: found.map_or(1, |guard| guard.rev + 1),
             data: RevisionGuard { last_write: name }.encode_to_vec().into(),
         };

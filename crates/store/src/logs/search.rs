@@ -6,10 +6,10 @@
 use linnet_proto::store::MessageHead;
 use linnet_types::{MsgKey, Seq, UnixMillis};
 
+use super::Result;
 use super::log::decode_guard;
 use super::read::Reader;
 use super::tables::{BUCKET_SEQS, Class, bucket_of, bucket_span, class_of};
-use super::Result;
 
 /// Heads read at once while looking through one second.
 const STEP: usize = 200;
@@ -53,7 +53,11 @@ impl Reader {
         while low < high {
             let middle = low + (high - low) / 2;
             let (from, to) = bucket_span(middle);
-            if self.heads_between(from, to.min(end), 1, false).await?.is_empty() { low = middle + 1 } else { high = middle }
+            if self.heads_between(from, to.min(end), 1, false).await?.is_empty() {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         let (from, to) = bucket_span(low);
         let oldest = self.heads_between(from.max(start), to.min(end), 1, true).await?;

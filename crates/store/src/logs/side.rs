@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use linnet_types::{Seq, UnixMillis, UserId};
 
+use super::Result;
 use super::head::put;
 use super::read::Reader;
 use super::tables::{bucket_of, bucket_span, class_of};
-use super::Result;
 use crate::keys::{Key, Parts};
 use crate::rows::{self, PlainBatch, Range, Write};
 

@@ -148,7 +148,7 @@ fn days_long(days: u32) -> Duration {
 
 /// The class of `bucket`, by the spans of a log (ascending).
 pub(super) fn class_of(classes: &[ClassSpan], bucket: u64) -> Class {
-    let span = classes.iter().rev().find(|span| span.from_bucket <= bucket).or(classes.first());
+    let span = classes.iter().rev().find(|span| span.from_bucket <= bucket).or_else(|| classes.first());
     Class::for_days(span.map_or(0, |span| span.days))
 }
 

@@ -489,7 +489,12 @@ async fn every_row_of_a_log_can_be_inspected() {
     let w = world();
     let mut log = w.open().await;
     fill(&mut log, 2).await;
-    log.revise(Seq(1), None, |revision| { revision.revoke = Some(Revoke::default()); true }).await.unwrap();
+    log.revise(Seq(1), None, |revision| {
+        revision.revoke = Some(Revoke::default());
+        true
+    })
+    .await
+    .unwrap();
     let side = Side { seq: Seq(1), user: UserId::trusted("bob"), value: Bytes::new() };
     log.reader().put_sides(SideKind::Receipt, &[side], START).await.unwrap();
     log.write_head().await.unwrap();

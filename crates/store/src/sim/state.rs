@@ -22,13 +22,21 @@ struct Cell {
     expires: u64,
 }
 
+/// Cells on their way to one replica.
+#[derive(Debug)]
+struct UnderWay {
+    replica: usize,
+    /// The step at which they arrive.
+    due: u64,
+    cells: Vec<(Bytes, Cell)>,
+}
+
 #[derive(Debug, Default)]
 struct Part {
     /// What was decided, with its expiry.
     guard: Option<(Guard, u64)>,
     replicas: [BTreeMap<Bytes, Cell>; REPLICAS],
-    /// Cells on their way to one replica, and the step at which they arrive.
-    under_way: Vec<(usize, u64, Vec<(Bytes, Cell)>)>,
+    under_way: Vec<UnderWay>,
 }
 
 /// A conditional batch whose caller was told "unknown" and that is not decided.
@@ -109,7 +117,12 @@ impl State {
     }
 
     /// A conditional batch that is decided now: `Err` holds the guard that stood in the way.
-    pub(super) fn conditional(&mut self, batch: &GuardedBatch, now: UnixMillis, told: bool) -> Result<(), Option<Guard>> {
+    pub(super) fn conditional(
+        &mut self,
+        batch: &GuardedBatch,
+        now: UnixMillis,
+        told: bool,
+    ) -> Result<(), Option<Guard>> {
         let place = (batch.table.name, batch.partition.clone());
         self.contact(&place);
         let found = self.guard(&place, now);
@@ -172,7 +185,13 @@ impl State {
         select(merged, range, now)
     }
 
-    pub(super) fn partitions(&self, table: &'static str, after: Option<&[u8]>, limit: usize, now: UnixMillis) -> Vec<Bytes> {
+    pub(super) fn partitions(
+        &self,
+        table: &'static str,
+        after: Option<&[u8]>,
+        limit: usize,
+        now: UnixMillis,
+    ) -> Vec<Bytes> {
         let live = |part: &Part| {
             part.guard.as_ref().is_some_and(|(_, expires)| alive(*expires, now))
                 || part.replicas.iter().flat_map(BTreeMap::values).any(|c| c.value.is_some() && alive(c.expires, now))
@@ -200,8 +219,8 @@ impl State {
             }
         }
         let Some(part) = self.parts.get_mut(place) else { return };
-        for (replica, _, cells) in std::mem::take(&mut part.under_way) {
-            deliver(&mut part.replicas[replica], cells);
+        for late in std::mem::take(&mut part.under_way) {
+            deliver(&mut part.replicas[late.replica], late.cells);
         }
     }
 
@@ -247,7 +266,7 @@ impl State {
             if turn < at_once {
                 deliver(&mut part.replicas[replica], cells.clone());
             } else {
-                part.under_way.push((replica, due + turn as u64, cells.clone()));
+                part.under_way.push(UnderWay { replica, due: due + turn as u64, cells: cells.clone() });
             }
         }
     }
@@ -255,11 +274,11 @@ impl State {
     fn arrive(&mut self, place: &Place) {
         let step = self.step;
         let Some(part) = self.parts.get_mut(place) else { return };
-        let (due, rest) = std::mem::take(&mut part.under_way).into_iter().partition(|(_, due, _)| *due <= step);
+        let (due, rest): (Vec<UnderWay>, _) =
+            std::mem::take(&mut part.under_way).into_iter().partition(|u| u.due <= step);
         part.under_way = rest;
-        let due: Vec<(usize, u64, Vec<(Bytes, Cell)>)> = due;
-        for (replica, _, cells) in due {
-            deliver(&mut part.replicas[replica], cells);
+        for late in due {
+            deliver(&mut part.replicas[late.replica], late.cells);
         }
     }
 
@@ -289,8 +308,10 @@ fn cell(write: &Write, stamp: u64, expires: u64) -> (Bytes, Cell) {
     }
 }
 
+type Keys<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// The keys asked for; `None` when there can be none.
-fn bounds(range: &Range) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+fn bounds(range: &Range) -> Option<Keys<'_>> {
     if let (Some(from), Some(to)) = (&range.from, &range.to)
         && from >= to
     {
