@@ -224,7 +224,7 @@ impl Actor {
     }
 
     fn idle_after(&self) -> Duration {
-        Duration::from_millis(self.ctx.config.idle_ms)
+        self.ctx.config.idle.0
     }
 
     /// How long to sleep when nothing waits.

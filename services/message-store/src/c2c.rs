@@ -5,7 +5,7 @@
 //!    refused: 80002, 20003, 90012, 20007        duplicate: the first reply      busy: nothing assigned
 //! ```
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use linnet_admission::apps::App;
@@ -21,7 +21,6 @@ use linnet_proto::msg::{Message, MessageKind, Origin, Outcome, SendReply, Visibi
 use linnet_runtime::status;
 use linnet_types::{ConvId, Epoch, Refusal, SdkAppId, UserId, code};
 use parking_lot::Mutex;
-use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::actor::{Append, Command, Deliver, WINDOW, only};
@@ -52,7 +51,7 @@ impl Service {
     /// retry with the same token joins it.
     pub(crate) async fn send_c2c(&self, request: SendC2cRequest) -> Result<SendReply> {
         let account = Account::arrive(&self.ctx.meters);
-        let patience = Duration::from_millis(self.ctx.config.send_timeout_ms);
+        let patience = self.ctx.config.send_timeout.0;
         let service = self.clone();
         let sending = self.ctx.tasks.spawn("c2c.send", async move {
             let outcome = service.send(request).await;

@@ -106,9 +106,8 @@ pub struct Running {
 /// Starts the service; it serves once `Running::routes` are registered.
 ///
 /// # Errors
-/// [`Error::Fault`] when the configuration is not valid.
+/// None today; a service's start may fail.
 pub async fn start(config: Config, deps: Deps) -> Result<Running> {
-    config.validate().map_err(|problems| Error::Fault(problems.join("; ")))?;
     let tasks = deps.tasks.child(NAME);
     let ask = Arc::new(deps.cluster.clone());
     let publisher = Publisher::new(PublisherDeps {

@@ -1,7 +1,6 @@
 //! What the handlers share: finding conversations, and the turn-taking of writes to one user's rows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use linnet_store::logs::{Class, LogHead, LogId, Reader};
 use linnet_types::{AppSettings, ConvId, SdkAppId, UserId};
@@ -16,8 +15,6 @@ use crate::state::{Ctx, Subject};
 /// Pairs whose conversation id is remembered; ids never change.
 const PAIRS: u64 = 200_000;
 const USER_LOCKS: usize = 512;
-/// An owner that answers from memory has seen its guard this recently, or it looks.
-pub(crate) const CONFIRM_AFTER: Duration = Duration::from_secs(8);
 
 /// The service's state; cheap to clone.
 #[derive(Clone)]

@@ -162,7 +162,7 @@ impl Shared {
             id,
             subject,
             shown: watch::channel(Shown::Opening).0,
-            tail: Mutex::new(Tail::new(config.tail_messages, config.tail_bytes)),
+            tail: Mutex::new(Tail::new(config.tail_messages, config.tail_bytes.bytes())),
             cursor: AtomicU64::new(0),
             revoked_by: Mutex::default(),
         }

@@ -1,0 +1,6 @@
+//! The service over its gRPC surface, with a simulated store and faked neighbours.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod c2c;
+mod fake;
+mod world;
