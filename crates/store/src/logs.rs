@@ -17,6 +17,7 @@
 //! ```
 
 mod append;
+mod cache;
 mod claim;
 mod describe;
 mod head;

@@ -19,7 +19,7 @@ use prost::Message;
 
 const SEEDS: u64 = 1000;
 const OWNERS: u64 = 3;
-const BATCHES: u32 = 14;
+const BATCHES: u32 = 10;
 const ID: LogId = LogId { app: SdkAppId(1), conv: ConvId(1) };
 
 /// What the outside world was told or has read.
@@ -39,6 +39,17 @@ struct Tally {
     settled_not_stored: u64,
     claims: u64,
     crossed_a_bucket: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.deposed += other.deposed;
+        self.settled_stored += other.settled_stored;
+        self.settled_not_stored += other.settled_not_stored;
+        self.claims += other.claims;
+        self.crossed_a_bucket += other.crossed_a_bucket;
+    }
 }
 
 impl Seen {
@@ -74,7 +85,7 @@ impl Owner {
                 log = self.claim().await;
             }
             // Long enough, at times, for others to claim the log twice over.
-            let most = if self.rng.chance(25) { 120 } else { 6 };
+            let most = if self.rng.chance(20) { 150 } else { 3 };
             self.pause(most).await;
             self.look(&log).await;
         }
@@ -232,23 +243,38 @@ async fn judge(seed: u64, start: u64, logs: &Logs, seen: &Mutex<Seen>) {
     }
 }
 
-#[test]
-fn two_owners_over_a_rough_store_lose_repeat_and_skip_nothing() {
-    let mut total = Tally::default();
-    let mut counts = Counts::default();
-    let only = std::env::var("SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
-    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
-    for seed in seeds {
+/// The seeds of `share` in `shares`, on this thread.
+fn run_share(seeds: std::ops::Range<u64>, share: u64, shares: usize) -> (Tally, Counts) {
+    let mut total = (Tally::default(), Counts::default());
+    for seed in seeds.skip(usize::try_from(share).unwrap()).step_by(shares) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let (tally, struck) = runtime.block_on(run(seed));
-        counts.add(&struck);
-        total.acknowledged += tally.acknowledged;
-        total.deposed += tally.deposed;
-        total.settled_stored += tally.settled_stored;
-        total.settled_not_stored += tally.settled_not_stored;
-        total.claims += tally.claims;
-        total.crossed_a_bucket += tally.crossed_a_bucket;
+        total.0.add(&tally);
+        total.1.add(&struck);
     }
+    total
+}
+
+#[test]
+fn owners_over_a_rough_store_lose_repeat_and_skip_nothing() {
+    let only = std::env::var("SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let shares = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    let mut total = Tally::default();
+    let mut counts = Counts::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shares as u64)
+            .map(|share| {
+                let seeds = seeds.clone();
+                scope.spawn(move || run_share(seeds, share, shares))
+            })
+            .collect();
+        for thread in threads {
+            let (tally, struck) = thread.join().unwrap();
+            total.add(&tally);
+            counts.add(&struck);
+        }
+    });
     println!("{total:?}\n{counts:?}");
     if only.is_none() {
         assert_eq!(counts.never_struck(), Vec::<&str>::new(), "a simulation without these faults shows nothing");

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::claim::{claim_batch, contended};
 use super::log::{Log, Tail};
+use super::read::Stored;
 use super::tables::{BUCKET_SEQS, body_key, bucket_of, bucket_span, class_of, head_key, note_class};
 use super::{Error, Result};
 use crate::rows::{self, Applied, Guard, GuardedBatch, Write};
@@ -85,6 +86,8 @@ pub(super) struct Pending {
     /// It was to make the bucket.
     creates: bool,
     appended: Vec<Appended>,
+    /// For the cache; empty while that is.
+    stored: Vec<Stored>,
 }
 
 /// How many of `entries`, from the first, make one batch of a log whose last seq is `last`: at most 20, 48 KB, and the
@@ -120,7 +123,7 @@ impl Log {
         let before = self.tail.clone();
         let mut after = if creates { before.in_next_bucket() } else { before.clone() };
         let expect = (!creates).then_some((Epoch(before.epoch), before.last_seq));
-        let (appended, writes) = self.rows(&mut after, entries);
+        let (appended, stored, writes) = self.rows(&mut after, entries);
         after.data.group_epoch = group_epoch.0;
         after.data.last_batch = self.inner.rng.u64();
         if after.last_seq % BUCKET_SEQS == 0 {
@@ -138,7 +141,7 @@ impl Log {
             guard_life: class.guard_life(),
         };
         // Pending before the await: a caller that gives up waiting leaves it unsettled, not forgotten.
-        self.pending = Some(Pending { before, after, creates, appended });
+        self.pending = Some(Pending { before, after, creates, appended, stored });
         match self.inner.store.write(batch).await {
             Ok(Applied::Yes) => Ok(self.accept()),
             Ok(Applied::No(_)) => {
@@ -251,12 +254,16 @@ impl Log {
         }
         self.head.urgent |= pending.creates;
         self.touch(pending.appended.len() as u64);
+        for stored in pending.stored {
+            self.cache.push(stored);
+        }
         pending.appended
     }
 
-    fn rows(&mut self, tail: &mut Tail, entries: Vec<Entry>) -> (Vec<Appended>, Vec<Write>) {
+    fn rows(&mut self, tail: &mut Tail, entries: Vec<Entry>) -> (Vec<Appended>, Vec<Stored>, Vec<Write>) {
         let now = self.inner.clock.now().0;
         let mut appended = Vec::with_capacity(entries.len());
+        let mut stored = Vec::new();
         let mut writes = Vec::with_capacity(entries.len() * 2);
         for entry in entries {
             let time_ms = self.recent.time_for(&entry, now.max(tail.data.last_time_ms));
@@ -267,14 +274,15 @@ impl Log {
                 tail.data.first_time_ms = time_ms;
             }
             let (seq, ord) = (tail.last_seq, tail.data.ord);
-            writes.push(Write::Put {
-                clustering: head_key(seq),
-                value: head(&entry, time_ms, ord).encode_to_vec().into(),
-            });
-            writes.push(Write::Put { clustering: body_key(seq), value: entry.body });
+            let head = head(&entry, time_ms, ord);
+            writes.push(Write::Put { clustering: head_key(seq), value: head.encode_to_vec().into() });
+            writes.push(Write::Put { clustering: body_key(seq), value: entry.body.clone() });
             appended.push(Appended { seq: Seq(seq), ord, time: UnixMillis(time_ms) });
+            if self.cache.is_filled() {
+                stored.push(Stored { seq: Seq(seq), head, body: entry.body, revision: None });
+            }
         }
-        (appended, writes)
+        (appended, stored, writes)
     }
 
     /// Before the first keyed message after activation: the keys that are taken in the second it may fall into.

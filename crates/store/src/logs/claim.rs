@@ -6,6 +6,7 @@ use linnet_proto::store::{ClassSpan, LogGuard, LogHead, LogOrigin};
 use linnet_types::Epoch;
 use prost::Message;
 
+use super::cache::TailCache;
 use super::head::{HeadRows, load_head};
 use super::log::{HeadState, Log, Opening, RecentKeys, Tail, decode_guard};
 use super::tables::{Class, LOG_ORIGIN, LogId, bucket_of, class_of, note_class};
@@ -57,6 +58,7 @@ impl Logs {
             revoked: VecDeque::from(head.revoked),
             head: HeadState { old_epochs: epochs, ..HeadState::default() },
             recent: RecentKeys::default(),
+            cache: TailCache::default(),
             pending: None,
             stale: false,
             confirmed: self.inner.clock.mono(),

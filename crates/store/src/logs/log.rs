@@ -9,6 +9,7 @@ use linnet_types::{Epoch, Seq, UnixMillis};
 use prost::Message;
 
 use super::append::Pending;
+use super::cache::TailCache;
 use super::tables::{Class, LogId, bucket_of, class_of};
 use super::{Error, Inner, Result};
 use crate::rows::{self, Guard};
@@ -91,6 +92,7 @@ pub struct Log {
     pub(super) revoked: VecDeque<RevokedSeq>,
     pub(super) head: HeadState,
     pub(super) recent: RecentKeys,
+    pub(super) cache: TailCache,
     pub(super) pending: Option<Pending>,
     pub(super) stale: bool,
     /// Monotonic time of the last conditional write or guard read that showed the log is still ours.

@@ -268,7 +268,8 @@ impl Reader {
     }
 }
 
-fn lay_over(seq: Seq, head: MessageHead, body: Bytes, revision: Option<Revision>) -> Stored {
+/// A message with what became of it.
+pub(super) fn lay_over(seq: Seq, head: MessageHead, body: Bytes, revision: Option<Revision>) -> Stored {
     let body = match &revision {
         Some(revision) if revision.revoke.is_some() => Bytes::new(),
         Some(Revision { body: Some(modified), .. }) => modified.clone(),

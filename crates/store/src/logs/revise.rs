@@ -59,10 +59,18 @@ impl Log {
             let batch = self.revision_batch(&place, guard.as_ref(), name, Some((&head, &revision)));
             let written = match self.inner.store.write(batch).await {
                 Ok(applied) => applied.is_yes(),
-                Err(rows::Error::Unknown { .. }) => self.settle_revision(&place, name).await?,
-                Err(e) => return Err(e.into()),
+                Err(rows::Error::Unknown { .. }) => {
+                    // Whatever comes of it, memory is not to be believed.
+                    self.cache.clear();
+                    self.settle_revision(&place, name).await?
+                }
+                Err(e) => {
+                    self.cache.clear();
+                    return Err(e.into());
+                }
             };
             if written {
+                self.cache.revise(seq, &revision);
                 // An owner that was replaced before this line has changed a message its successor may have in memory:
                 // not being told "done", the caller asks the successor, who then looks.
                 self.confirm().await?;

@@ -312,6 +312,56 @@ async fn revising_over_a_rough_store_counts_each_change_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_newest_messages_are_answered_from_memory_as_from_the_store() {
+    let w = world();
+    let mut log = w.open().await;
+    fill(&mut log, 100).await;
+    assert!(log.cached(Seq(1), Seq(999), 20).is_none(), "nothing is kept before somebody reads");
+    let first = log.history(Seq(1), Seq(999), 20).await.unwrap();
+    assert_eq!(log.cached(Seq(1), Seq(999), 20).unwrap(), first);
+    append(&mut log, vec![entry("new"), entry("newer")]).await;
+    log.revise(Seq(95), None, |revision| {
+        revision.revoke = Some(Revoke::default());
+        true
+    })
+    .await
+    .unwrap();
+    log.revise(Seq(101), None, |revision| {
+        revision.body = Some(Bytes::from_static(b"mod"));
+        true
+    })
+    .await
+    .unwrap();
+    for (from, to, limit) in [(1, 999, 20), (90, 101, 5), (90, 101, 99), (95, 95, 1), (102, 102, 1)] {
+        let cached = log.cached(Seq(from), Seq(to), limit).unwrap();
+        let stored = log.reader().history(Seq(from), Seq(to), limit).await.unwrap();
+        assert_eq!(cached, stored, "{from}..={to} limit {limit}");
+    }
+    assert!(log.cached(Seq(1), Seq(50), 20).is_none());
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert!(log.cached(Seq(1), Seq(999), 20).is_none(), "not confirmed for 8 s");
+    log.history(Seq(1), Seq(999), 20).await.unwrap();
+    assert!(log.cached(Seq(1), Seq(999), 20).is_some());
+    tokio::time::advance(Duration::from_secs(9)).await;
+    let _new = w.open().await;
+    assert!(matches!(log.history(Seq(1), Seq(999), 20).await, Err(Error::StaleOwner { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_forgets_what_has_expired() {
+    let w = world();
+    let mut log = w.open().await;
+    fill(&mut log, 10).await;
+    w.clock.jump(DAY * 3);
+    append(&mut log, vec![entry("later")]).await;
+    log.history(Seq(1), Seq(99), 20).await.unwrap();
+    w.clock.jump(DAY * 5);
+    assert_eq!(seqs(&log.history(Seq(1), Seq(99), 20).await.unwrap()), [11]);
+    assert_eq!(log.refresh_first_seq().await.unwrap(), Seq(11));
+    assert_eq!(log.snapshot().first_seq, 11);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_is_found_by_its_public_key_inside_its_second() {
     let w = world();
     let mut log = w.open().await;
