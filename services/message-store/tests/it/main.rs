@@ -3,4 +3,7 @@
 
 mod c2c;
 mod fake;
+mod groups;
+mod owners;
+mod views;
 mod world;
