@@ -114,7 +114,7 @@ impl Edge {
     fn new(config: Config, deps: Deps) -> Self {
         let Deps { cluster, apps, clock, rng, tasks, metrics } = deps;
         let seen = metrics.scope("api", |scope| Seen {
-            took: scope.seconds_by("command_seconds", "time to answer a command"),
+            took: scope.seconds_by("command", "time to answer a command"),
             refused: scope.counters("refused", "calls not answered with 0, by command"),
         });
         let throttle = Throttle::new(clock.clone(), config.auth_failures);

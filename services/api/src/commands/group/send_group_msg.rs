@@ -2,7 +2,7 @@
 
 use linnet_proto::group::SendRequest;
 use linnet_proto::msg::{Outcome, Priority as Wire, Visibility};
-use linnet_types::{Priority, Refusal, code};
+use linnet_types::{Priority, Refusal, UserId, code};
 use serde::Serialize;
 
 use super::{BAD, account, no_topic};
@@ -37,7 +37,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     message.random = random;
     message.priority = priority(body.at("MsgPriority"))?.into();
     message.mentions = mentions(body.at("GroupAtInfo"))?;
-    message.visible_to = body.at("To_Account").strings(BAD, code::ACCOUNT_TYPE)?.within(RECEIVERS, BAD)?.or_default();
+    message.visible_to = receivers(body.at("To_Account"))?;
     if !message.visible_to.is_empty() {
         message.visibility = Visibility::Listed.into();
         message.no_unread = true;
@@ -67,6 +67,14 @@ fn priority(field: Field<'_>) -> Result<Wire, Refusal> {
         Priority::Low => Wire::Low,
         Priority::Lowest => Wire::Lowest,
     })
+}
+
+fn receivers(field: Field<'_>) -> Result<Vec<String>, Refusal> {
+    let receivers = field.strings(BAD, code::ACCOUNT_TYPE)?.within(RECEIVERS, BAD)?.or_default();
+    if receivers.iter().any(|user| UserId::parse(user).is_err()) {
+        return Err(Refusal::new(code::GROUP_NO_USER, "To_Account: no such account"));
+    }
+    Ok(receivers)
 }
 
 fn mentions(field: Field<'_>) -> Result<Vec<String>, Refusal> {

@@ -66,22 +66,19 @@ impl Filters {
     pub(super) fn of_joined(field: Field<'_>) -> Result<Self, Refusal> {
         let filter = field.object(BAD)?.or(Object::default());
         let read = |name| Filter::read_strict(filter.at(name));
-        let custom = Filter::all();
         Ok(Self {
             base: read("GroupBaseInfoFilter")?,
             member: read("SelfInfoFilter")?,
-            group_custom: custom.clone(),
-            member_custom: custom,
+            group_custom: read("AppDefinedDataFilter_Group")?,
+            member_custom: read("AppDefinedDataFilter_GroupMember")?,
         })
     }
 
-    /// The filters beside the other fields of the member commands.
+    /// The filters beside the other fields of the member commands: without any everything is shown.
     pub(super) fn of_members(body: &Object<'_>) -> Result<Self, Refusal> {
-        Ok(Self {
-            member: Filter::read(body.at("MemberInfoFilter"))?,
-            member_custom: Filter::read(body.at("AppDefinedDataFilter_GroupMember"))?,
-            ..Self::all()
-        })
+        let (member, custom) = (body.at("MemberInfoFilter"), body.at("AppDefinedDataFilter_GroupMember"));
+        let member_custom = if member.is_there() { Filter::read_strict(custom)? } else { Filter::read(custom)? };
+        Ok(Self { member: Filter::read(member)?, member_custom, ..Self::all() })
     }
 
     fn all() -> Self {

@@ -8,10 +8,13 @@ use crate::call::Call;
 use crate::json::Object;
 use crate::reply::Reply;
 
+/// More items than there are tags.
+const MOST: usize = 100;
+
 pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     let bad = code::PROFILE_BAD_PARAM;
     let user = call.body.at("From_Account").user(code::ACCOUNT_TYPE, code::PROFILE_ACCOUNT_UNKNOWN)?.need(bad)?;
-    let items = call.body.at("ProfileItem").objects(bad)?.need(bad)?;
+    let items = call.body.at("ProfileItem").objects(bad)?.need_within(MOST, bad, bad)?;
     let items = items.iter().map(item).collect::<Result<_, _>>()?;
     call.ask(SetProfileRequest { app: call.app_id(), user, items, origin: call.origin() }).await?;
     Ok(Reply::empty())
