@@ -7,6 +7,7 @@
 mod hooks;
 mod rest;
 mod server;
+mod socket;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use hooks::{Hook, Hooks, Reply};
 pub use rest::Rest;
 pub use server::{Options, Server};
+pub use socket::{Socket, text_body};
 
 /// Waits until `probe` gives a value, at most `deadline`.
 ///
