@@ -17,6 +17,7 @@ mod envelope;
 mod journal;
 mod metrics;
 mod space;
+mod start;
 mod sweep;
 mod verify;
 
@@ -94,12 +95,14 @@ impl Embedded {
         let dir = &config.dir;
         fs::create_dir_all(dir).map_err(|e| open_error(dir, e))?;
         let lock = lock(dir)?;
-        let mut unchecked = Vec::new();
-        if dir.join("version").exists() {
-            journal::repair(dir)?;
-            unchecked = verify::check(dir, config.verify_bytes)?;
-        }
+        let found = start::prepare(dir, config.verify_bytes)?;
         let db = Database::builder(dir).cache_size(config.cache_bytes).open().map_err(|e| open_error(dir, e))?;
+        if found.has_data && !db.keyspace_exists("rows") {
+            return Err(open_error(
+                &dir.join("keyspaces"),
+                "the rows are missing, and the journal says there were some",
+            ));
+        }
         let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
         let rows = db.keyspace("rows", options).map_err(|e| open_error(dir, e))?;
         sync_folders(dir)?;
@@ -108,8 +111,13 @@ impl Embedded {
         let (stop_sweep, stopped) = std::sync::mpsc::sync_channel(1);
         let space = space::Space::new(dir, config.reserve_bytes);
         let committer = Committer { db, rows: rows.clone(), clock: clock.clone(), metrics: metrics.clone(), space };
-        let sweeper =
-            sweep::Sweeper { rows: rows.clone(), clock: clock.clone(), metrics, unchecked, pause: config.sweep_pause };
+        let sweeper = sweep::Sweeper {
+            rows: rows.clone(),
+            clock: clock.clone(),
+            metrics,
+            unchecked: found.unchecked,
+            pause: config.sweep_pause,
+        };
         let sweep_requests = requests.clone();
         let threads = vec![
             thread(dir, "store-sweep", move || sweeper.run(&sweep_requests, &stopped))?,

@@ -43,7 +43,7 @@ pub fn tables() -> Vec<&'static str> {
 /// A partition for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partition {
-    /// The key in hex, which [`partition`] takes back as `0x…`.
+    /// The key in hex, which [`inspect`] takes back as `0x…`.
     pub key: String,
     /// Epoch, rev and the aggregate's data; `None` in plain tables.
     pub guard: Option<Value>,

@@ -172,6 +172,25 @@ async fn a_damaged_or_missing_table_file_refuses_to_start_and_is_named() {
 }
 
 #[tokio::test]
+async fn a_folder_with_parts_missing_refuses_to_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let original = dir.path().join("original");
+    three_writes(&original).await;
+    for (turn, part) in ["version", "0.jnl", "keyspaces"].into_iter().enumerate() {
+        let copied = dir.path().join(format!("copy{turn}"));
+        copy(&original, &copied);
+        let part = copied.join(part);
+        if part.is_dir() {
+            fs::remove_dir_all(&part).unwrap()
+        } else {
+            fs::remove_file(&part).unwrap()
+        }
+        let refused = open(&copied).err().unwrap_or_else(|| panic!("{} is missing", part.display()));
+        assert!(refused.to_string().contains("missing"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn files_beyond_the_budget_are_checked_in_the_background() {
     let dir = tempfile::tempdir().unwrap();
     let tables = with_table_files(dir.path()).await;

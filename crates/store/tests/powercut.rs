@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use linnet_runtime::metrics::Metrics;
@@ -26,8 +27,50 @@ fn open(dir: &Path) -> Result<Store, linnet_store::Error> {
     Embedded::open(config, Clock::system(), &Metrics::new())
 }
 
+/// Kills a child that starts a new store after `delay`; whatever it had come to, a start must succeed afterwards.
+async fn cut_a_start_short(test: &str, base: &Path, shim: &Path, delay: Duration) -> u64 {
+    let (dir, shadow) = (base.join("store"), base.join("shadow"));
+    for sub in [dir.clone(), shadow.join("i"), shadow.join("d")] {
+        fs::create_dir_all(sub).unwrap();
+    }
+    let mut child = child(test, &dir, &shadow, shim).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while lines.next().unwrap().unwrap() != "starting" {}
+    // The moment of death is the fault injected here; nothing is waited for.
+    tokio::time::sleep(delay).await;
+    child.kill().unwrap();
+    let acknowledged = lines.filter(|line| line.as_ref().is_ok_and(|line| line.starts_with("ack "))).count() as u64;
+    child.wait().unwrap();
+    let image = base.join("disk");
+    disk(&dir, &shadow, &image, &mut |_, synced| synced);
+    for dir in [dir, image] {
+        let found = revs(&dir).await;
+        assert!(found.len() as u64 >= acknowledged, "{delay:?}: {acknowledged} acknowledged, {} found", found.len());
+    }
+    acknowledged
+}
+
+#[tokio::test]
+async fn a_first_start_cut_short_at_any_moment_can_be_started_again() {
+    if let Some(dir) = std::env::var_os("LINNET_POWERCUT_WRITER") {
+        return write_until_killed(Path::new(&dir)).await;
+    }
+    let base = tempfile::tempdir().unwrap();
+    let shim = build_shim(base.path());
+    let test = "a_first_start_cut_short_at_any_moment_can_be_started_again";
+    let mut before_the_first_write = 0;
+    for turn in 0..24 {
+        let round = base.path().join(format!("round{turn}"));
+        let acknowledged = cut_a_start_short(test, &round, &shim, Duration::from_micros(turn * 700)).await;
+        before_the_first_write += u64::from(acknowledged == 0);
+        fs::remove_dir_all(round).unwrap();
+    }
+    assert!(before_the_first_write > 3, "only {before_the_first_write} starts were cut short");
+}
+
 /// Writes rev after rev, with enough bytes for table files and compactions; says each one that was acknowledged.
 async fn write_until_killed(dir: &Path) {
+    println!("starting");
     let store = open(dir).unwrap();
     let mut expect = None;
     for rev in 1u64.. {
@@ -54,11 +97,7 @@ fn value(rev: u64) -> Bytes {
     bytes.into()
 }
 
-/// Runs the child until it has acknowledged `enough`; returns the last rev it acknowledged.
-fn run_child(test: &str, dir: &Path, shadow: &Path, shim: &Path, enough: u64, blind: Option<&str>) -> u64 {
-    for sub in ["i", "d"] {
-        fs::create_dir_all(shadow.join(sub)).unwrap();
-    }
+fn child(test: &str, dir: &Path, shadow: &Path, shim: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", test, "--nocapture"])
@@ -67,6 +106,15 @@ fn run_child(test: &str, dir: &Path, shadow: &Path, shim: &Path, enough: u64, bl
         .env("LINNET_SHADOW", shadow)
         .env("LINNET_SHADOW_ROOT", dir)
         .stdout(Stdio::piped());
+    command
+}
+
+/// Runs the child until it has acknowledged `enough`; returns the last rev it acknowledged.
+fn run_child(test: &str, dir: &Path, shadow: &Path, shim: &Path, enough: u64, blind: Option<&str>) -> u64 {
+    for sub in ["i", "d"] {
+        fs::create_dir_all(shadow.join(sub)).unwrap();
+    }
+    let mut command = child(test, dir, shadow, shim);
     if let Some(blind) = blind {
         command.env("LINNET_SHADOW_BLIND", blind);
     }

@@ -24,21 +24,44 @@ const TRAILER: &[u8; 4] = b"FJL\x03";
 const MAX_LEAP: u64 = 1 << 32;
 const ITEM_HEADER: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
 
-/// Checks every journal in `dir` and cuts a torn last batch off; returns how many bytes that took.
+/// The journals of a folder.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Journals {
+    pub(super) count: usize,
+    /// Number of the newest.
+    pub(super) newest: u64,
+    /// Any of them holds a batch.
+    pub(super) has_batches: bool,
+}
+
+/// Checks every journal in `dir` and cuts a torn last batch off.
 ///
 /// # Errors
 /// [`crate::Error::Open`], naming the file and the place, when there is damage before valid data.
-pub(super) fn repair(dir: &Path) -> Result<u64> {
-    let mut journals = list(dir)?;
-    let newest = journals.pop();
+pub(super) fn repair(dir: &Path) -> Result<Journals> {
+    let journals = list(dir)?;
+    let newest = journals.last().map_or(0, |(number, _)| *number);
     let mut last = None;
-    for (_, path) in journals {
-        check(&path, false, &mut last)?;
+    for (number, path) in &journals {
+        check(path, *number == newest, &mut last)?;
     }
-    match newest {
-        Some((_, path)) => check(&path, true, &mut last),
-        None => Ok(0),
+    Ok(Journals { count: journals.len(), newest, has_batches: last.is_some() })
+}
+
+/// Whether anything was ever written to a journal in `dir`.
+pub(super) fn any_written(dir: &Path) -> Result<bool> {
+    for path in paths(dir)? {
+        let bytes = fs::read(&path).map_err(|e| open_error(&path, e))?;
+        if written(&bytes) > 0 {
+            return Ok(true);
+        }
     }
+    Ok(false)
+}
+
+/// The journals in `dir`, oldest first.
+pub(super) fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
+    Ok(list(dir)?.into_iter().map(|(_, path)| path).collect())
 }
 
 fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
@@ -59,13 +82,13 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
 }
 
 /// Checks one journal, which goes on after the batch numbered `last`.
-fn check(path: &Path, newest: bool, last: &mut Option<u64>) -> Result<u64> {
+fn check(path: &Path, newest: bool, last: &mut Option<u64>) -> Result<()> {
     let bytes = fs::read(path).map_err(|e| open_error(path, e))?;
     // A journal is allocated in full; what was never written is zero.
     let written = written(&bytes);
     let valid = valid_prefix(&bytes, last);
     if valid >= written {
-        return Ok(0);
+        return Ok(());
     }
     if batch(&bytes[valid..]).is_some() {
         return Err(open_error(path, format!("damaged before byte {valid}: the batch there is out of order")));
@@ -79,10 +102,9 @@ fn check(path: &Path, newest: bool, last: &mut Option<u64>) -> Result<u64> {
     if !newest {
         return Err(open_error(path, format!("damaged at byte {valid} of a journal that was complete")));
     }
-    let torn = (written - valid) as u64;
+    let torn = written - valid;
     tracing::warn!(path = %path.display(), at = valid, torn, "cutting off a write that was not finished");
-    cut(path, valid as u64).map_err(|e| open_error(path, e))?;
-    Ok(torn)
+    cut(path, valid as u64).map_err(|e| open_error(path, e))
 }
 
 /// Length without the zeros at the end. By blocks: a byte at a time takes a second for an empty journal when not optimised.

@@ -54,6 +54,13 @@ pub(super) fn check(dir: &Path, budget: u64) -> Result<Vec<TableFile>> {
     Ok(later)
 }
 
+/// Whether any tree below `trees` has table files.
+pub(super) fn has_tables(trees: &Path) -> bool {
+    let Ok(trees) = fs::read_dir(trees) else { return false };
+    let tables = trees.flatten().map(|tree| tree.path().join("tables"));
+    tables.filter_map(|tables| fs::read_dir(tables).ok()).any(|mut tables| tables.next().is_some())
+}
+
 /// Reads one table file through and compares; a file that compaction has removed meanwhile is fine.
 ///
 /// # Errors
