@@ -2,6 +2,7 @@
 //! wiring with other adapters makes a cluster.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -154,20 +155,15 @@ impl Node {
             },
         )?;
         register(Service::Callback, callback.routes);
-        let session = linnet_session::start(
-            linnet_session::Config::default(),
-            linnet_session::Deps {
-                node: node.clone(),
-                cluster: cluster.clone(),
-                bus: bus.clone(),
-                apps: apps.clone(),
-                clock: clock.clone(),
-                rng: rng.fork("session"),
-                tasks: tasks.clone(),
-                metrics: metrics.clone(),
-            },
-        )
-        .await?;
+        let session = linnet_session::start(linnet_session::Deps {
+            cluster: cluster.clone(),
+            bus: bus.clone(),
+            apps: apps.clone(),
+            directory: Arc::new(linnet_session::directory::Memory::default()),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            metrics: metrics.clone(),
+        });
         register(Service::Session, session.routes);
         let group = linnet_group::start(
             config.group.clone(),
