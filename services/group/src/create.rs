@@ -51,14 +51,13 @@ impl Shared {
         let mut tries = 0;
         let held = loop {
             tries += 1;
-            let new = self.new_group(app.id, &plan, &app.settings)?;
+            let conv = self.ids.fresh().await.map_err(|error| from_store(&error).0)?;
+            let new = self.new_group(app.id, conv, &plan, &app.settings)?;
             let generated = plan.request.group_id.is_empty();
             match self.groups.create(new).await {
                 Ok(Created::New(held)) => break held,
                 Ok(Created::Taken(_)) if generated && tries < TRIES => {}
                 Ok(Created::Taken(name)) => return Err(self.taken(app.id, &name, plan.owner.as_ref()).await),
-                // The conversation was not free after all.
-                Err(linnet_store::Error::Stale { .. }) if tries < TRIES => {}
                 Err(error) => return Err(from_store(&error).0),
             }
         };
@@ -118,14 +117,12 @@ impl Shared {
         self.ask(settings, event).await.map(drop)
     }
 
-    fn new_group(&self, app: SdkAppId, plan: &Plan, settings: &AppSettings) -> Result<NewGroup> {
+    fn new_group(&self, app: SdkAppId, conv: ConvId, plan: &Plan, settings: &AppSettings) -> Result<NewGroup> {
         let now = self.clock.now();
         let id = match plan.request.group_id.as_str() {
             "" => self.generated(plan.kind),
             id => GroupId::parse_custom(id, plan.kind == GroupType::Community)?,
         };
-        // 53 bits: the number is exact in JSON. The store refuses one that is taken.
-        let conv = ConvId((self.rng.u64() >> 11).max(1));
         let record = plan.record(app, conv, id, settings, now)?;
         let mut members = Vec::new();
         if !plan.kind.is_live() {

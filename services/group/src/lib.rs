@@ -36,6 +36,8 @@ pub mod shaping;
 mod shared;
 mod takeover;
 pub mod tips;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +51,7 @@ use linnet_proto::group::groups_server::GroupsServer;
 use linnet_runtime::{Clock, Metrics, Rng, Tasks};
 use linnet_store::Store;
 use linnet_store::groups::Groups;
+use linnet_store::ids::ConvIds;
 use linnet_types::NodeId;
 use tonic::service::Routes;
 
@@ -120,7 +123,8 @@ pub fn start(config: Config, deps: Deps) -> Running {
     let shared = Shared::new(Parts {
         config,
         cluster: deps.cluster,
-        groups: Groups::new(deps.store),
+        groups: Groups::new(deps.store.clone()),
+        ids: ConvIds::new(deps.store),
         publisher: publisher.clone(),
         admission,
         apps: deps.apps,

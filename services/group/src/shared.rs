@@ -8,6 +8,7 @@ use linnet_cluster::Cluster;
 use linnet_delivery::Publisher;
 use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::groups::Groups;
+use linnet_store::ids::ConvIds;
 use linnet_types::{GroupId, SdkAppId};
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) cluster: Cluster,
     pub(crate) groups: Groups,
+    pub(crate) ids: ConvIds,
     pub(crate) publisher: Publisher,
     pub(crate) admission: Admission,
     pub(crate) apps: Apps,
@@ -42,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) cluster: Cluster,
     pub(crate) groups: Groups,
+    pub(crate) ids: ConvIds,
     pub(crate) publisher: Publisher,
     pub(crate) admission: Admission,
     pub(crate) apps: Apps,
@@ -57,6 +60,7 @@ impl Shared {
             config: parts.config,
             cluster: parts.cluster,
             groups: parts.groups,
+            ids: parts.ids,
             publisher: parts.publisher,
             admission: parts.admission,
             apps: parts.apps,

@@ -1,4 +1,5 @@
-use proptest::prelude::*;
+use linnet_runtime::Rng;
+use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 
