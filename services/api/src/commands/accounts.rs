@@ -66,12 +66,8 @@ pub(crate) async fn lookup(
 
 /// Refuses with `missing` unless `user` has an account.
 pub(crate) async fn must_exist(call: &Call<'_>, user: &str, missing: u32) -> Result<(), Refusal> {
-    if exists(call, user).await? { Ok(()) } else { Err(Refusal::new(missing, format!("{user} is not registered"))) }
-}
-
-/// Whether `user` has an account.
-pub(crate) async fn exists(call: &Call<'_>, user: &str) -> Result<bool, Refusal> {
-    Ok(!existing(call, &[user.to_owned()]).await?.is_empty())
+    let known = existing(call, &[user.to_owned()]).await?;
+    if known.is_empty() { Err(Refusal::new(missing, format!("{user} is not registered"))) } else { Ok(()) }
 }
 
 /// Those of `users` that have an account.

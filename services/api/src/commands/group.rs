@@ -28,9 +28,10 @@ pub(crate) mod unban_group_member;
 mod show;
 
 use bytes::Bytes;
-use linnet_proto::group::KeyValue;
+use linnet_proto::group::{InfoRequest, KeyValue};
 use linnet_types::{ApplyJoinOption, GroupType, InviteJoinOption, Refusal, code};
 
+use crate::call::Call;
 use crate::json::{Field, Object};
 
 const BAD: u32 = code::GROUP_BAD_PARAM;
@@ -51,6 +52,12 @@ fn account(field: Field<'_>) -> Result<Option<String>, Refusal> {
 /// A list of accounts as given, with the documented cap.
 fn accounts(field: Field<'_>, most: usize) -> Result<Vec<String>, Refusal> {
     field.strings(BAD, code::ACCOUNT_TYPE)?.need_within(most, BAD, code::GROUP_TOO_MANY)
+}
+
+/// Refuses unless the group is there, where nothing else is left to ask about it.
+async fn must_exist(call: &Call<'_>, group_id: &str) -> Result<(), Refusal> {
+    let request = InfoRequest { app: call.app_id(), group_id: group_id.to_owned(), ..InfoRequest::default() };
+    call.ask(request).await.map(drop)
 }
 
 /// A group type in either generation of names; answers the wire value.

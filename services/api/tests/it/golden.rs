@@ -197,8 +197,13 @@ fn stored(message: &Message, seq: u64) -> SendReply {
 fn one_to_one(fakes: &Fakes) {
     fakes.on("Messages/SendC2c", |ask: messages::SendC2cRequest| {
         let message = ask.message.unwrap_or_default();
-        let known = USERS.contains(&ask.to.as_str()) && USERS.contains(&message.from.as_str());
-        if known { Ok(stored(&message, 1)) } else { Err(Refusal::new(code::C2C_NO_USER, "no such account")) }
+        if !USERS.contains(&message.from.as_str()) {
+            return Err(Refusal::new(code::C2C_NO_USER, "no such sender"));
+        }
+        if !USERS.contains(&ask.to.as_str()) {
+            return Err(Refusal::new(code::TO_ACCOUNT_UNKNOWN, "no such receiver"));
+        }
+        Ok(stored(&message, 1))
     });
     fakes.on("Messages/History", |ask: messages::HistoryRequest| {
         if ask.conv != 0 {

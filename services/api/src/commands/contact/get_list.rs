@@ -11,8 +11,9 @@ use crate::commands::accounts;
 use crate::reply::Reply;
 
 const PAGE: usize = 100;
-/// Most pages of the inner list that are read; the list has a cap of 500.
-const READS: usize = 20;
+/// Most pages of the inner list that are read, and conversations of one.
+const READS: usize = 8;
+const READ: u32 = 500;
 
 /// Bits of `AssistFlags`.
 const PINNED: u32 = 1;
@@ -80,7 +81,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
 }
 
 async fn conversations(call: &Call<'_>, user: String) -> Result<Vec<Conversation>, Refusal> {
-    let mut request = SyncRequest { app: call.app_id(), user, ..SyncRequest::default() };
+    let mut request = SyncRequest { app: call.app_id(), user, limit: READ, ..SyncRequest::default() };
     let mut list = Vec::new();
     for _ in 0..READS {
         let reply = call.ask(request.clone()).await?;

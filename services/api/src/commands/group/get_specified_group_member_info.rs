@@ -5,8 +5,8 @@ use linnet_types::Refusal;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::accounts;
 use super::show::{self, Filters};
+use super::{accounts, must_exist};
 use crate::call::Call;
 use crate::commands::accounts::possible;
 use crate::reply::Reply;
@@ -27,7 +27,9 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     let filters = Filters::of_members(body)?;
     let only = possible(asked.iter().map(String::as_str));
     let mut members = Vec::new();
-    if !only.is_empty() {
+    if only.is_empty() {
+        must_exist(call, &group_id).await?;
+    } else {
         let request = MembersRequest {
             app: call.app_id(),
             group_id: group_id.clone(),

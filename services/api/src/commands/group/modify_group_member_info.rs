@@ -20,7 +20,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         msg_flag: one_of(body.at("MsgFlag"), |text| matches!(text, "AcceptAndNotify" | "AcceptNotNotify" | "Discard"))?,
         name_card: body.at("NameCard").string(BAD)?.value,
         custom: custom(body.at("AppMemberDefinedData"))?,
-        mute_s: mute_s.or(until.map(|until| until.saturating_sub(call.world.clock.now().secs()))),
+        mute_s: mute_s.or_else(|| until.map(|until| until.saturating_sub(call.world.clock.now().secs()))),
         origin: call.origin(),
     };
     call.ask(request).await?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{BAD, account, no_topic};
 use crate::call::Call;
+use crate::commands::accounts;
 use crate::commands::message::{self, Codes};
 use crate::json::{Field, Object};
 use crate::reply::Reply;
@@ -30,10 +31,10 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     let body = &call.body;
     let group_id = body.at("GroupId").group()?;
     no_topic(body)?;
-    let from = account(body.at("From_Account"))?;
+    let from = account(body.at("From_Account"))?.unwrap_or_else(|| call.admin.to_string());
     let random = body.at("Random").number(BAD)?.need(BAD)?;
     let mut message = message::parse(call, &CODES)?;
-    message.from = from.unwrap_or_else(|| call.admin.to_string());
+    message.from = from;
     message.random = random;
     message.priority = priority(body.at("MsgPriority"))?.into();
     message.mentions = mentions(body.at("GroupAtInfo"))?;
@@ -47,6 +48,10 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     }
     if message.online_only && message.need_receipt {
         return Err(Refusal::new(code::GROUP_ONLINE_RECEIPT, "online-only messages have no receipts"));
+    }
+    // He need not be a member, so the group does not know whether he exists.
+    if !call.app.is_admin(&message.from) {
+        accounts::must_exist(call, &message.from, code::GROUP_NO_USER).await?;
     }
     let request = SendRequest { app: call.app_id(), group_id, message: Some(message), origin: call.origin() };
     let sent = call.ask(request).await?;

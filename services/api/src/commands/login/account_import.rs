@@ -16,8 +16,11 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         face_url: nick_or_face(body.at("FaceUrl"))?,
     };
     let reply = call.ask(ImportRequest { app: call.app_id(), accounts: vec![account] }).await?;
-    match reply.codes.first().or(reply.failed.first().map(|_| &code::ACCOUNT_INTERNAL)) {
-        Some(code) => Err(Refusal::new(*code, "the account was not imported")),
-        None => Ok(Reply::empty()),
+    match (reply.failed.first(), reply.codes.first()) {
+        (None, None) => Ok(Reply::empty()),
+        (_, code) => {
+            let code = code.copied().unwrap_or(code::ACCOUNT_INTERNAL);
+            Err(Refusal::new(code, "the account was not imported"))
+        }
     }
 }

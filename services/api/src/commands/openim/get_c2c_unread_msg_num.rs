@@ -54,7 +54,8 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     if asked.is_empty() && !unknown.is_empty() {
         return fields(asked, Vec::new(), unknown);
     }
-    let reply = call.ask(UnreadC2cRequest { app: call.app_id(), user, peers: asked.clone() }).await?;
+    let reply =
+        call.ask(UnreadC2cRequest { app: call.app_id(), user, peers: asked.clone(), ..Default::default() }).await?;
     if peers.is_empty() {
         return Reply::of(&Total { total: reply.total });
     }

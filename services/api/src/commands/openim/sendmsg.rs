@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::outgoing;
 use crate::call::Call;
-use crate::commands::{accounts, message};
+use crate::commands::message;
 use crate::reply::Reply;
 
 #[derive(Serialize)]
@@ -23,20 +23,14 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     let from = message.from.clone();
     let request = SendC2cRequest {
         app: call.app_id(),
-        to: to.clone(),
+        to,
         message: Some(message),
         origin: call.origin(),
         sync_other_machine,
         trusted: true,
         no_webhooks: false,
     };
-    let sent = match call.ask(request).await {
-        // One code for either account; the documents have two.
-        Err(refusal) if refusal.code == code::C2C_NO_USER && !accounts::exists(call, &to).await? => {
-            return Err(Refusal::new(code::TO_ACCOUNT_UNKNOWN, "To_Account is not registered"));
-        }
-        sent => sent?,
-    };
+    let sent = call.ask(request).await?;
     let key = message::key(sent.msg_seq, sent.random, sent.time_ms);
     let msg_id = format!("{}-{}-{}", crc32fast::hash(from.as_bytes()), key.time_s, key.random);
     Reply::of(&Fields { msg_time: key.time_s, msg_key: key.to_string(), msg_id })
