@@ -43,7 +43,7 @@ pub use linnet_proto::store::{message_head::Kind as MessageKind, visibility::Kin
 pub use append::{Appended, Entry, MAX_BATCH, MAX_BATCH_BYTES, Settled, fit};
 pub use describe::{describe, describe_guard, tables};
 pub use log::{Log, Opening};
-pub use read::{Page, Reader, Stored};
+pub use read::{Page, RECOVERY_ROWS, Reader, Stored};
 pub use side::{Side, SideKind};
 pub use tables::{BUCKET_SEQS, Class, LOG_HEAD, LOG_ORIGIN, LogId, OPEN_LOGS, SLOTS};
 

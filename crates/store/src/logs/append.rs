@@ -1,6 +1,6 @@
 //! Appending: one conditional batch that extends the tail, and what to do when its outcome is unknown.
 
-use linnet_proto::store::{LogGuard, MessageHead, Visibility, message_head};
+use linnet_proto::store::{LogGuard, MessageHead, SeqJump, Visibility, message_head};
 use linnet_types::{Epoch, Seq, UnixMillis, UserId};
 use prost::Message;
 
@@ -168,7 +168,7 @@ impl Log {
         let Some(pending) = &self.pending else { return Ok(Settled::NotStored) };
         let base = if pending.creates { pending.before.in_next_bucket() } else { pending.before.clone() };
         let batch_name = pending.after.data.last_batch;
-        let claimed = self.raise(base, 0).await?;
+        let claimed = self.raise(base, |_| ()).await?;
         if claimed.data.last_batch == batch_name {
             let appended = self.accept();
             self.tail = claimed;
@@ -189,11 +189,43 @@ impl Log {
         if self.tail.data.group_epoch == group_epoch.0 {
             return Ok(());
         }
-        let closed = self.tail.data.closed;
-        let base = if closed { self.tail.in_next_bucket() } else { self.tail.clone() };
-        self.tail = self.raise(base, group_epoch.0).await?;
+        let raised = |tail: &mut Tail| tail.data.group_epoch = tail.data.group_epoch.max(group_epoch.0);
+        self.tail = self.raise(self.open_tail(), raised).await?;
         self.touch(0);
         Ok(())
+    }
+
+    /// Goes on `margin` seqs further in a new generation: after a restore from a backup, which may lack messages that
+    /// clients have seen. Positions of a lower generation are void.
+    ///
+    /// # Errors
+    /// [`Error::StaleOwner`], [`Error::Unsettled`]; [`Error::Store`]: repeat, which jumps again.
+    pub async fn restore(&mut self, margin: u64) -> Result<()> {
+        self.may_append(&[], self.group_epoch())?;
+        let base = self.open_tail();
+        let (after_seq, to_seq) = (base.last_seq, base.last_seq + margin);
+        let (generation, next_days) = (base.data.generation + 1, self.class.days());
+        let jumped = |tail: &mut Tail| {
+            tail.last_seq = to_seq;
+            tail.data.generation = generation;
+            if bucket_of(to_seq + 1) != tail.bucket {
+                tail.data.closed = true;
+                tail.data.next_days = next_days;
+            }
+        };
+        self.tail = self.raise(base, jumped).await?;
+        if self.tail.data.closed {
+            note_class(&mut self.classes, self.tail.bucket + 1, self.tail.data.next_days);
+        }
+        self.cache.clear();
+        self.jumps.push(SeqJump { after_seq, to_seq });
+        self.touch(0);
+        self.write_head().await
+    }
+
+    /// The tail in the bucket that the next message goes to.
+    fn open_tail(&self) -> Tail {
+        if self.tail.data.closed { self.tail.in_next_bucket() } else { self.tail.clone() }
     }
 
     fn may_append(&self, entries: &[Entry], group_epoch: Epoch) -> Result<()> {
@@ -211,8 +243,9 @@ impl Log {
         Ok(())
     }
 
-    /// Claims the bucket of `base` over whatever guard of ours is there; returns what was there, at the epoch claimed.
-    async fn raise(&mut self, base: Tail, group_epoch: u64) -> Result<Tail> {
+    /// Claims the bucket of `base` over whatever guard of ours is there; returns what was there, changed, at the epoch
+    /// claimed. `change` may be applied to its own outcome.
+    async fn raise(&mut self, base: Tail, change: impl Fn(&mut Tail) + Send) -> Result<Tail> {
         let table = class_of(&self.classes, base.bucket).log();
         let partition = self.id.bucket(base.bucket);
         for _ in 0..CLAIMS {
@@ -226,7 +259,7 @@ impl Log {
             };
             tail.epoch = tail.epoch.max(self.tail.epoch) + 1;
             tail.data.claimant = self.claimant;
-            tail.data.group_epoch = tail.data.group_epoch.max(group_epoch);
+            change(&mut tail);
             match self.inner.store.write(claim_batch(self.id, &self.classes, found.as_ref(), &tail)).await {
                 Ok(Applied::Yes) => {
                     self.confirmed = self.inner.clock.mono();

@@ -52,6 +52,7 @@ impl Logs {
             open_epoch: tail.epoch,
             tail,
             classes,
+            jumps: head.jumps,
             first_seq: head.first_seq.max(1),
             floor: head.floor,
             cursor: head.cursor,

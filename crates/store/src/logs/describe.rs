@@ -73,11 +73,12 @@ fn head_row(app: u32, conv: u64, value: &[u8]) -> Result<Value> {
     let revoked: Vec<u64> = head.revoked.iter().map(|revoked| revoked.seq).collect();
     let classes: Vec<Value> =
         head.classes.iter().map(|span| json!({ "from_bucket": span.from_bucket, "days": span.days })).collect();
+    let jumps: Vec<[u64; 2]> = head.jumps.iter().map(|jump| [jump.after_seq, jump.to_seq]).collect();
     Ok(json!({
         "app": app, "conv": conv, "open": head.open, "epoch": head.epoch, "group_epoch": head.group_epoch,
         "generation": head.generation, "bucket": head.bucket, "last_seq": head.last_seq, "ord": head.ord,
         "last_time_ms": head.last_time_ms, "first_seq": head.first_seq, "floor": head.floor, "cursor": head.cursor,
-        "revoked": revoked, "classes": classes, "route": head.route,
+        "revoked": revoked, "classes": classes, "route": head.route, "jumps": jumps,
     }))
 }
 

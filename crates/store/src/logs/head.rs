@@ -177,8 +177,8 @@ pub(super) async fn current_head(inner: &Inner, id: LogId) -> Result<Option<LogH
         if !data.closed {
             break;
         }
-        bucket += 1;
-        note_class(&mut head.classes, bucket, data.next_days);
+        note_class(&mut head.classes, bucket + 1, data.next_days);
+        bucket = bucket_of(guard.rev + 1).max(bucket + 1);
     }
     Ok(Some(head))
 }

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use linnet_proto::store::{ClassSpan, LogGuard, LogHead, RevokedSeq};
+use linnet_proto::store::{ClassSpan, LogGuard, LogHead, RevokedSeq, SeqJump};
 use linnet_types::{Epoch, Seq, UnixMillis};
 use prost::Message;
 
@@ -86,6 +86,7 @@ pub struct Log {
     pub(super) open_epoch: u64,
     pub(super) tail: Tail,
     pub(super) classes: Vec<ClassSpan>,
+    pub(super) jumps: Vec<SeqJump>,
     pub(super) first_seq: u64,
     pub(super) floor: u64,
     pub(super) cursor: u64,
@@ -228,6 +229,7 @@ impl Log {
             revoked: self.revoked.iter().copied().collect(),
             classes: self.classes.clone(),
             route: self.route.clone(),
+            jumps: self.jumps.clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reading a log: history with revisions laid over it, and what recovery needs.
 
 use bytes::Bytes;
-use linnet_proto::store::{ClassSpan, LogHead, MessageHead, Revision};
+use linnet_proto::store::{ClassSpan, LogHead, MessageHead, Revision, SeqJump};
 use linnet_types::{Seq, UnixMillis};
 use prost::Message;
 
@@ -20,6 +20,8 @@ const PAGE_BYTES: usize = 1 << 20;
 const ROW_BYTES: usize = 200;
 /// Heads read at once in recovery.
 const RECOVERY_STEP: usize = 500;
+/// Rows that recovery of a log looks at, at most (`docs/architecture.md`, de-duplication).
+pub const RECOVERY_ROWS: usize = 12_000;
 
 /// A message as stored, with what became of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +67,7 @@ pub struct Reader {
     pub(super) inner: Arc<Inner>,
     pub(super) id: LogId,
     pub(super) classes: Vec<ClassSpan>,
+    pub(super) jumps: Vec<SeqJump>,
     pub(super) last_seq: u64,
     pub(super) first_seq: u64,
     pub(super) floor: u64,
@@ -87,6 +90,7 @@ impl Logs {
             inner: self.inner.clone(),
             id,
             classes: head.classes.clone(),
+            jumps: head.jumps.clone(),
             last_seq: head.last_seq,
             first_seq: head.first_seq.max(1),
             floor: head.floor,
@@ -102,6 +106,7 @@ impl Log {
             inner: self.inner.clone(),
             id: self.id,
             classes: self.classes.clone(),
+            jumps: self.jumps.clone(),
             last_seq: self.tail.last_seq,
             first_seq: self.first_seq,
             floor: self.floor,
@@ -208,7 +213,15 @@ impl Reader {
             let (start, _) = bucket_span(bucket_of(next));
             let step = RECOVERY_STEP.min(most - found.len());
             let heads = self.heads_between(start, next, step, false).await?;
-            let Some((lowest, _)) = heads.last() else { break };
+            let Some((lowest, _)) = heads.last() else {
+                // Nothing there: expired from here on, or never stored.
+                let Some(jump) = self.jumps.iter().find(|jump| (jump.after_seq + 1..=jump.to_seq).contains(&next))
+                else {
+                    break;
+                };
+                next = jump.after_seq;
+                continue;
+            };
             next = lowest - 1;
             for (seq, head) in heads {
                 if head.time_ms < since.0 {

@@ -1,15 +1,21 @@
 //! Finding a place in a log: the first readable seq, the seq at a time, the message of a public key.
 //!
-//! Time never decreases along a log and messages expire in the order of their time, so each is a binary search: over the
-//! buckets' guards first, then over heads inside one bucket.
+//! Time never decreases along a log and messages expire in the order of their time, so each is a binary search, in one
+//! stretch of seqs after another (a stretch has one class and no jump in it; nearly every log is one stretch).
 
 use linnet_proto::store::MessageHead;
 use linnet_types::{MsgKey, Seq, UnixMillis};
 
 use super::Result;
-use super::log::decode_guard;
 use super::read::Reader;
-use super::tables::{BUCKET_SEQS, Class, bucket_of, bucket_span, class_of};
+use super::tables::{BUCKET_SEQS, Class, bucket_of, bucket_span};
+
+/// Seqs without a hole, all of one class.
+struct Stretch {
+    start: u64,
+    end: u64,
+    class: Class,
+}
 
 /// Heads read at once while looking through one second.
 const STEP: usize = 200;
@@ -22,42 +28,47 @@ impl Reader {
     /// [`super::Error::Store`].
     pub async fn first_seq(&self) -> Result<Seq> {
         let least = self.first_seq.max(self.floor + 1);
-        let mut from = least;
-        for span in self.spans() {
-            let (start, end) = (span.0.max(from), span.1.min(self.last_seq));
-            if start > end {
-                continue;
-            }
-            if span.2 == Class::Forever {
-                return Ok(Seq(start));
-            }
-            if let Some(first) = self.first_of(start, end).await? {
+        for stretch in self.stretches() {
+            if let Some(first) = self.first_of(&stretch, least).await? {
                 return Ok(Seq(first));
             }
-            from = end + 1;
         }
-        Ok(Seq(from.max(least)))
+        Ok(Seq(least.max(self.last_seq + 1)))
     }
 
-    /// (first seq, last seq, class) of each stretch kept in one class.
-    fn spans(&self) -> Vec<(u64, u64, Class)> {
-        let starts = self.classes.iter().map(|span| (span.from_bucket, Class::for_days(span.days)));
-        let starts: Vec<_> = starts.collect();
-        let ends = starts.iter().skip(1).map(|(bucket, _)| bucket * BUCKET_SEQS).chain([u64::MAX]);
-        starts.iter().zip(ends).map(|((bucket, class), end)| (bucket_span(*bucket).0, end, *class)).collect()
+    /// The stretches up to the last seq, oldest first.
+    fn stretches(&self) -> Vec<Stretch> {
+        let mut found = Vec::new();
+        for (at, span) in self.classes.iter().enumerate() {
+            let next = self.classes.get(at + 1).map_or(u64::MAX, |next| next.from_bucket * BUCKET_SEQS);
+            let class = Class::for_days(span.days);
+            let mut start = bucket_span(span.from_bucket).0;
+            let end = next.min(self.last_seq);
+            for jump in &self.jumps {
+                if jump.to_seq < start || jump.after_seq >= end {
+                    continue;
+                }
+                found.push(Stretch { start, end: jump.after_seq, class });
+                start = jump.to_seq + 1;
+            }
+            found.push(Stretch { start, end, class });
+        }
+        found.retain(|stretch| stretch.start <= stretch.end);
+        found
     }
 
-    /// The first seq of `start..=end` that is there.
-    async fn first_of(&self, start: u64, end: u64) -> Result<Option<u64>> {
+    /// The first seq of a stretch, from `least` on, that is there.
+    async fn first_of(&self, stretch: &Stretch, least: u64) -> Result<Option<u64>> {
+        let (start, end) = (stretch.start.max(least), stretch.end);
+        if start > end || stretch.class == Class::Forever {
+            return Ok((start <= end).then_some(start));
+        }
         let (mut low, mut high) = (bucket_of(start), bucket_of(end));
         while low < high {
             let middle = low + (high - low) / 2;
             let (from, to) = bucket_span(middle);
-            if self.heads_between(from, to.min(end), 1, false).await?.is_empty() {
-                low = middle + 1
-            } else {
-                high = middle
-            }
+            let is_gone = self.heads_between(from, to.min(end), 1, false).await?.is_empty();
+            if is_gone { low = middle + 1 } else { high = middle }
         }
         let (from, to) = bucket_span(low);
         let oldest = self.heads_between(from.max(start), to.min(end), 1, true).await?;
@@ -69,32 +80,26 @@ impl Reader {
     /// # Errors
     /// [`super::Error::Store`].
     pub async fn seq_at(&self, time: UnixMillis) -> Result<Seq> {
-        if self.last_seq == 0 {
-            return Ok(Seq(1));
+        let mut found = self.last_seq + 1;
+        for stretch in self.stretches().iter().rev() {
+            let Some(first) = self.first_of(stretch, self.first_seq).await? else { break };
+            let (mut low, mut high) = (first, stretch.end + 1);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if self.is_older(middle, time).await? { low = middle + 1 } else { high = middle }
+            }
+            if low <= stretch.end {
+                found = low;
+            }
+            if low > first {
+                break;
+            }
         }
-        let (mut low, mut high) = (bucket_of(self.first_seq), bucket_of(self.last_seq));
-        // The last bucket that begins before `time` holds the place, or it is the one after.
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            if self.begins_before(middle, time).await? { low = middle } else { high = middle - 1 }
-        }
-        let (start, end) = bucket_span(low);
-        let (mut low, mut high) = (start, end.min(self.last_seq) + 1);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let is_older = self.head(Seq(middle)).await?.is_none_or(|head| head.time_ms < time.0);
-            if is_older { low = middle + 1 } else { high = middle }
-        }
-        Ok(Seq(low))
+        Ok(Seq(found))
     }
 
-    async fn begins_before(&self, bucket: u64, time: UnixMillis) -> Result<bool> {
-        let table = class_of(&self.classes, bucket).log();
-        let Some(guard) = self.inner.store.guard(table, &self.id.bucket(bucket)).await? else {
-            return Ok(bucket < bucket_of(self.last_seq));
-        };
-        let first = decode_guard(table, &guard)?.first_time_ms;
-        Ok(first != 0 && first < time.0)
+    async fn is_older(&self, seq: u64, time: UnixMillis) -> Result<bool> {
+        Ok(self.head(Seq(seq)).await?.is_none_or(|head| head.time_ms < time.0))
     }
 
     /// Finds a message by its public key: the caller's seq, random and second.
