@@ -95,6 +95,7 @@ pub struct Interest {
 
 /// What a gateway acts on, in order per conversation.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "batches are shared; the large one is rare and not worth a box for all")]
 pub enum Delivered {
     /// A batch. With `users`: for these users of this gateway; without: for all local members of its conversation.
     Batch(Arc<Batch>),

@@ -1,6 +1,8 @@
 //! One registered conversation on a gateway: a task that owns its subscription, its registration and its place in the
 //! numbered stream.
 
+mod asking;
+
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
@@ -8,24 +10,19 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use linnet_bus::{Event, Subscription, subject};
-use linnet_proto::delivery::{
-    Batch, DeregisterRequest, Envelope, LastNumber, MissingReply, MissingRequest, RegisterReply, RegisterRequest,
-    envelope,
-};
+use linnet_proto::delivery::{Batch, Envelope, LastNumber, MissingReply, RegisterReply, envelope};
 use linnet_types::{Refusal, Seq, code};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::line::Line;
-use super::link::{GIVE_UP, LOOK_AFTER, backoff};
-use super::{Delivered, Inner, Interest, Which};
+use super::link::backoff;
+use super::{Delivered, Inner, Interest};
 use crate::error::{Error, Result};
 
 /// A registration outlives the last local member by this.
 const KEEP_FOR: Duration = Duration::from_secs(30);
-/// Questions about new members are at least this far apart.
-const CHECK_GAP: Duration = Duration::from_millis(100);
 /// Batches kept while the registration they belong to is not answered.
 const EARLY_MAX: usize = 1024;
 /// Batches by name held back until it is known whether the stream brings them too.
@@ -46,7 +43,7 @@ pub(super) enum Mail {
 
 enum Job {
     Look,
-    Register(Result<RegisterReply, Refusal>, Vec<String>),
+    Register(Box<Result<RegisterReply, Refusal>>, Vec<String>),
     Missing(Result<MissingReply, Refusal>),
 }
 
@@ -326,27 +323,6 @@ impl Conversation {
         self.look();
     }
 
-    /// Sees to a hole, or to new members, unless something is being seen to.
-    fn look(&mut self) {
-        if self.phase != Phase::Live || self.job.is_some() {
-            return;
-        }
-        let now = self.inner.clock.mono();
-        if self.line.hole().is_some() {
-            (self.tries, self.hole_since) = (0, now);
-            self.pause(LOOK_AFTER);
-        } else if !self.waiting.is_empty() && self.verdict.is_none() {
-            self.pause((self.checked_at + CHECK_GAP).saturating_sub(now));
-        }
-    }
-
-    fn pause(&mut self, pause: Duration) {
-        self.job = Some(Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            Job::Look
-        }));
-    }
-
     async fn on_job(&mut self, job: Job) -> Flow {
         match job {
             Job::Look => {
@@ -361,10 +337,15 @@ impl Conversation {
                 }
                 Flow::On
             }
-            Job::Register(Ok(reply), checked) if reply.tenure >= self.tenure => {
-                self.on_registered(reply, checked).await
-            }
-            Job::Register(Err(refusal), _) if refusal.retry_after_ms.is_none() && refusal.code != code::BUSY => {
+            Job::Register(answer, checked) => self.on_register_answer(*answer, checked).await,
+            Job::Missing(answer) => self.on_missing(answer).await,
+        }
+    }
+
+    async fn on_register_answer(&mut self, answer: Result<RegisterReply, Refusal>, checked: Vec<String>) -> Flow {
+        match answer {
+            Ok(reply) if reply.tenure >= self.tenure => self.on_registered(reply, checked).await,
+            Err(refusal) if refusal.retry_after_ms.is_none() && refusal.code != code::BUSY => {
                 for asker in self.asking.drain(..).chain(self.waiting.drain(..)) {
                     let _ = asker.send(Err(Error::Refused(refusal.clone())));
                 }
@@ -373,81 +354,12 @@ impl Conversation {
                 Flow::End
             }
             // Nobody answered, or one who does not know yet that he was replaced.
-            Job::Register(..) => {
+            Ok(_) | Err(_) => {
                 self.tries += 1;
                 self.pause(backoff(&self.inner, self.tries));
                 Flow::On
             }
-            Job::Missing(answer) => self.on_missing(answer).await,
         }
-    }
-
-    fn ask(&mut self) {
-        let Some((from_no, to_no)) = self.line.hole() else { return };
-        let request = MissingRequest {
-            app: self.interest.app.0,
-            conv: self.interest.conv.0,
-            group_id: self.interest.group_id.as_str().to_owned(),
-            tenure: self.tenure,
-            from_no,
-            to_no,
-            gateway: self.inner.gateway.as_str().to_owned(),
-        };
-        self.inner.metrics.asked.inc();
-        let owners = self.inner.owners.clone();
-        self.job = Some(Box::pin(async move { Job::Missing(owners.missing(request).await) }));
-    }
-
-    async fn on_missing(&mut self, answer: Result<MissingReply, Refusal>) -> Flow {
-        match answer {
-            // With what is gone went the knowledge who is a member.
-            Ok(reply) if reply.tenure != self.tenure || reply.incomplete => self.register(),
-            Ok(reply) => {
-                self.line.answered(reply.no);
-                for batch in reply.batches {
-                    self.line.take(batch.no, batch);
-                }
-                return self.drain().await;
-            }
-            Err(_) if self.hole_since + GIVE_UP <= self.inner.clock.mono() => self.register(),
-            Err(_) => {
-                self.tries += 1;
-                self.pause(backoff(&self.inner, self.tries));
-            }
-        }
-        Flow::On
-    }
-
-    /// From now on nothing of the stream is handed on until the owner has said where it stands.
-    fn register(&mut self) {
-        self.phase = Phase::Registering;
-        self.verdict = None;
-        self.tries = 0;
-        self.send_register();
-    }
-
-    fn send_register(&mut self) {
-        // Whoever asked until now has put his new members where they are read.
-        self.asking.append(&mut self.waiting);
-        self.checked_at = self.inner.clock.mono();
-        let which = if self.phase == Phase::Checking { Which::New } else { Which::All };
-        let local = self.inner.locals.local(self.interest.app, self.interest.conv, which);
-        let request = RegisterRequest {
-            app: self.interest.app.0,
-            conv: self.interest.conv.0,
-            gateway: self.inner.gateway.as_str().to_owned(),
-            incarnation: self.inner.incarnation,
-            group_id: self.interest.group_id.as_str().to_owned(),
-            live_members: local.live_members,
-            live_count: local.live_count,
-            members: local.members,
-        };
-        self.inner.metrics.registers.inc();
-        let owners = self.inner.owners.clone();
-        self.job = Some(Box::pin(async move {
-            let checked = request.members.clone();
-            Job::Register(owners.register(request).await, checked)
-        }));
     }
 
     async fn on_registered(&mut self, reply: RegisterReply, checked: Vec<String>) -> Flow {
@@ -509,26 +421,6 @@ impl Conversation {
             }
         }
         self.drain().await
-    }
-
-    /// Ends the registration. What was sent until the owner knew counts as missing: nobody here wanted it.
-    async fn deregister(mut self) {
-        let request = DeregisterRequest {
-            app: self.interest.app.0,
-            conv: self.interest.conv.0,
-            gateway: self.inner.gateway.as_str().to_owned(),
-            incarnation: self.inner.incarnation,
-            group_id: self.interest.group_id.as_str().to_owned(),
-        };
-        for tries in 0..5 {
-            if let Ok(reply) = self.inner.owners.deregister(request.clone()).await {
-                if reply.tenure == self.tenure {
-                    self.inner.lost_batches(self.line.skip_to(reply.no + 1));
-                }
-                return;
-            }
-            tokio::time::sleep(backoff(&self.inner, tries)).await;
-        }
     }
 }
 
