@@ -96,7 +96,7 @@ pub(crate) fn router(admin: Admin) -> Router {
 async fn guard(State(admin): Shared, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let right = admin.token.reveal();
+    let right = admin.token.expose();
     if right.is_empty() || Sha256::digest(given) != Sha256::digest(right) {
         let refusal = Refusal::new(code::AUTH_FAILED, "an operator token is needed: Authorization: Bearer …");
         return Problem(StatusCode::UNAUTHORIZED, refusal).into_response();

@@ -49,7 +49,7 @@ fn server_problems(server: &Server) -> Vec<Problem> {
     if server.listen.parse::<std::net::SocketAddr>().is_err() {
         problems.push(Problem::new("listen", "must be an address and a port, such as 0.0.0.0:8080"));
     }
-    let token = server.operator_token.reveal();
+    let token = server.operator_token.expose();
     if !token.is_empty() && token.len() < 32 {
         problems.push(Problem::new("operator_token", "must be at least 32 characters, for example of `openssl rand -hex 32`"));
     }

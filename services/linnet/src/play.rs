@@ -14,7 +14,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use linnet_cluster::{Cluster, Service};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
 use linnet_runtime::{Clock, status};
@@ -129,9 +129,7 @@ async fn config(State(play): Shared) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-type Lines = Sse<std::pin::Pin<Box<dyn Stream<Item = Result<Event, Infallible>> + Send>>>;
-
-async fn events(State(play): Shared) -> Result<Lines, Response> {
+async fn events(State(play): Shared) -> Result<Response, Response> {
     let unavailable = |_| StatusCode::SERVICE_UNAVAILABLE.into_response();
     let rpc = play.cluster.any(Service::Callback).map_err(unavailable)?;
     let request = tonic::Request::new(callback::WatchRequest { app: play.app.0 });
@@ -142,9 +140,9 @@ async fn events(State(play): Shared) -> Result<Lines, Response> {
     })?;
     let lines = watching.into_inner().filter_map(|event| async move {
         let line = webhook_line(event.ok()?);
-        Some(Ok(Event::default().event("webhook").data(line.to_string())))
+        Some(Ok::<_, Infallible>(Event::default().event("webhook").data(line.to_string())))
     });
-    Ok(Sse::new(Box::pin(lines) as _).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(lines).keep_alive(KeepAlive::default()).into_response())
 }
 
 #[cfg(test)]
