@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use linnet_delivery::{Audience, PublishOptions, Stream};
 use linnet_proto::delivery::Record;
-use linnet_store::logs::{self, Log, LogHead};
+use linnet_store::logs::{self, Class, Log, LogHead};
 use linnet_types::{Epoch, Seq, UnixMillis, UserId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,6 +54,8 @@ pub(crate) struct Append {
     pub drafts: Vec<Draft>,
     /// 0 for pairs.
     pub group_epoch: Epoch,
+    /// How long they are to be kept; in force from the next bucket on.
+    pub class: Class,
     /// How it is delivered (pairs, one message); `None` when the caller delivers, or nobody is to see it now.
     pub deliver: Option<Deliver>,
     pub reply: oneshot::Sender<Result<Vec<Given>>>,
@@ -82,8 +84,8 @@ struct Actor {
     stream: Option<Stream>,
     audience: Audience,
     queue: VecDeque<Command>,
-    /// Taken over, not opened for somebody: say how far it is.
-    announce: bool,
+    /// Version of the ring when the round began.
+    ring: u64,
 }
 
 /// Runs the actor until it ends by itself.
@@ -158,6 +160,7 @@ impl Actor {
     /// Claims the log, recovers what de-duplication needs, and shows it.
     async fn open(ctx: &Arc<Ctx>, opening: &Opening, shared: &Arc<Shared>) -> Result<Self> {
         let Opening { id, subject, class } = opening;
+        let ring = ctx.ring();
         let log = ctx.logs.open(logs::Opening { id: *id, class: *class, route: subject.to_string() }).await?;
         ctx.meters.claimed();
         if subject.is_pair() {
@@ -169,10 +172,9 @@ impl Actor {
             crate::state::Subject::Pair(a, b) => Audience::users([a.clone(), b.clone()]),
             crate::state::Subject::Group(_) => Audience::users([]),
         };
-        let stream = subject
-            .is_pair()
-            .then(|| ctx.publisher.open(id.app, id.conv, subject.name(), log.epoch(), log.last_seq()));
-        shared.show(log.snapshot());
+        let stream =
+            subject.is_pair().then(|| ctx.publisher.open(id.app, id.conv, subject.name(), log.epoch(), log.last_seq()));
+        shared.show(log.snapshot(), ctx.clock.mono(), ring);
         Ok(Self {
             ctx: Arc::clone(ctx),
             shared: Arc::clone(shared),
@@ -180,7 +182,7 @@ impl Actor {
             stream,
             audience,
             queue: VecDeque::new(),
-            announce: false,
+            ring,
         })
     }
 
@@ -245,24 +247,28 @@ impl Actor {
     /// One batch, or one other command. `Err`: deposed.
     async fn one_round(&mut self) -> Result<()> {
         let Some(command) = self.queue.pop_front() else { return Ok(()) };
+        self.ring = self.ctx.ring();
         match command {
             Command::Append(first) => self.append_waiting(first).await?,
             Command::Publish(records) => self.publish(records),
             Command::Fence { group_epoch, reply } => {
                 let done = self.log.fence(group_epoch).await.map_err(Error::from);
-                self.shared.show(self.log.snapshot());
+                self.show();
                 let done = done.map(|()| self.log.snapshot());
                 drop(reply.send(done));
             }
             Command::Revoke(revoke) => self.revoke(revoke).await,
             Command::Wake => {
-                self.announce = true;
                 if let Some(stream) = &self.stream {
                     stream.announce(self.log.last_seq(), &self.audience);
                 }
             }
         }
         if self.log.is_stale() { Err(Error::Moved) } else { Ok(()) }
+    }
+
+    fn show(&self) {
+        self.shared.show(self.log.snapshot(), self.ctx.clock.mono(), self.ring);
     }
 
     fn publish(&self, records: Vec<Record>) {

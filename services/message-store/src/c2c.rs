@@ -295,7 +295,7 @@ fn store(
     if sending.blocked {
         draft.failed = code::C2C_BLOCKED;
     }
-    let append = Append { drafts: vec![draft], group_epoch: Epoch(0), deliver, reply };
+    let append = Append { drafts: vec![draft], group_epoch: Epoch(0), class: sending.opening.class, deliver, reply };
     owners.post(&sending.opening, Command::Append(append))?;
     Ok(given)
 }

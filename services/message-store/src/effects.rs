@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linnet_admission::apps::App;
-use linnet_cluster::{RouteKey, Service};
+use linnet_cluster::{RouteKey, Service as Target};
 use linnet_proto::callback::callbacks_client::CallbacksClient;
 use linnet_proto::callback::{EnqueueRequest, Event};
 use linnet_proto::messages::messages_client::MessagesClient;
 use linnet_proto::messages::{TouchRequest, UnreadC2cRequest};
 use linnet_runtime::status;
-use linnet_store::logs::LogHead;
-use linnet_types::{GroupType, Seq, UserId, code};
+use linnet_store::logs::{LogHead, LogId};
+use linnet_types::{AppSettings, GroupType, Seq, UserId, code};
 
 use crate::error::Result;
+use crate::service::Service;
 use crate::state::{Ctx, Shared, Shown, Subject};
 use crate::stored::Row;
-use crate::webhook::{self, BOT_C2C, BOT_GROUP, C2C_AFTER, GROUP_AFTER};
+use crate::webhook::{self, BOT_C2C, BOT_GROUP, C2C_AFTER, C2C_READ, C2C_RECALLED, GROUP_AFTER};
 
 /// Rows of one round.
 const ROUND: u64 = 200;
@@ -66,13 +67,13 @@ async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead) -> Result<u64> {
     let from = shared.cursor() + 1;
     let to = head.last_seq.min(from + ROUND - 1);
     let rows = load(ctx, shared, head, from, to).await?;
+    count_own(ctx, shared, &rows).await?;
     let app = match ctx.apps.get(shared.id.app).await {
         Ok(app) => app,
         // A deleted or disabled app wants to hear of nothing.
         Err(refusal) if refusal.retry_after_ms.is_none() => return Ok(to),
         Err(refusal) => return Err(refusal.into()),
     };
-    count_own(ctx, shared, &rows).await?;
     let events = events(ctx, shared, &app, &rows).await?;
     if !events.is_empty() {
         let count = events.len();
@@ -130,58 +131,120 @@ fn counts_unread(row: &Row) -> bool {
 /// Asks the owner of `user` to change what the user keeps of a conversation. Answers whether a position moved.
 pub(crate) async fn touch(ctx: &Ctx, user: UserId, request: TouchRequest) -> Result<bool> {
     let key = RouteKey::user(linnet_types::SdkAppId(request.app), &user);
-    let rpc = ctx.cluster.for_owner(Service::MessageStore, key)?;
+    let rpc = ctx.cluster.for_owner(Target::MessageStore, key)?;
     let reply = MessagesClient::new(rpc).touch(status::with_deadline(request, CALL)).await;
     let reply = reply.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?;
     Ok(reply.into_inner().moved)
 }
 
-/// All unread one-to-one messages of a user.
-pub(crate) async fn total_unread(ctx: &Ctx, app: u32, user: &UserId) -> Result<u64> {
+/// Whether any webhook that is on carries a total of unread messages.
+pub(crate) fn totals_wanted(settings: &AppSettings) -> bool {
+    [C2C_AFTER, C2C_READ, C2C_RECALLED, BOT_C2C].into_iter().any(|command| settings.webhook_on(command))
+}
+
+/// All unread one-to-one messages of a user, who has something new with `peer`.
+pub(crate) async fn total_unread(ctx: &Ctx, app: u32, user: &UserId, peer: &str) -> Result<u64> {
     let key = RouteKey::user(linnet_types::SdkAppId(app), user);
-    let rpc = ctx.cluster.for_owner(Service::MessageStore, key)?;
-    let request = UnreadC2cRequest { app, user: user.as_str().to_owned(), peers: Vec::new() };
+    let rpc = ctx.cluster.for_owner(Target::MessageStore, key)?;
+    let request =
+        UnreadC2cRequest { app, user: user.as_str().to_owned(), peers: Vec::new(), changed: vec![peer.to_owned()] };
     let reply = MessagesClient::new(rpc).unread_c2c(status::with_deadline(request, CALL)).await;
     Ok(reply.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?.into_inner().total)
 }
 
 /// Stores events for delivery, in order.
 pub(crate) async fn enqueue(ctx: &Ctx, events: Vec<Event>) -> Result<()> {
-    let rpc = ctx.cluster.any(Service::Callback)?;
+    let rpc = ctx.cluster.any(Target::Callback)?;
     let request = status::with_deadline(EnqueueRequest { events }, CALL);
     CallbacksClient::new(rpc).enqueue(request).await.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?;
     Ok(())
 }
 
-async fn events(ctx: &Ctx, shared: &Shared, app: &App, rows: &[Arc<Row>]) -> Result<Vec<Event>> {
-    let told = rows.iter().filter(|row| !row.message.forbid_after);
-    match &shared.subject {
-        Subject::Group(group) => Ok(told.flat_map(|row| group_events(shared, app, group.as_str(), row)).collect()),
-        Subject::Pair(..) => {
-            let wanted = |row: &Row| {
-                let to = UserId::trusted(to_of(shared, row));
-                let bot = to.is_robot() && row.failed == 0 && app.settings.webhook_on(BOT_C2C);
-                (to, app.settings.webhook_on(C2C_AFTER), bot)
-            };
-            let mut unread: BTreeMap<UserId, u64> = BTreeMap::new();
-            let mut events = Vec::new();
-            for row in told {
-                let (to, after, bot) = wanted(row);
-                if !after && !bot {
-                    continue;
+/// Attempts at an event about a call; what a kill takes with it is lost.
+const ATTEMPTS: u32 = 20;
+
+impl Service {
+    /// Tells the app of a call that stored nothing of its own, without making the caller wait: after the events of the
+    /// messages up to `seq`, with all unread messages of `user`, who has something new with `peer`.
+    pub(crate) fn tell_later(
+        &self,
+        id: LogId,
+        seq: u64,
+        user: UserId,
+        peer: UserId,
+        event: impl FnOnce(u64) -> Event + Send + 'static,
+    ) {
+        let service = self.clone();
+        self.ctx.tasks.spawn("webhook.call", async move {
+            let ctx = &service.ctx;
+            let mut wait = RETRY;
+            let mut event = Some(event);
+            let mut ready = None;
+            for _ in 0..ATTEMPTS {
+                let behind = service.owners.active(id).is_some_and(|handle| handle.shared.cursor() < seq);
+                if !behind {
+                    if ready.is_none()
+                        && let Ok(unread) = total_unread(ctx, id.app.0, &user, peer.as_str()).await
+                    {
+                        ready = event.take().map(|event| event(unread));
+                    }
+                    if let Some(event) = &ready
+                        && enqueue(ctx, vec![event.clone()]).await.is_ok()
+                    {
+                        ctx.meters.events(1);
+                        return;
+                    }
                 }
-                if row.failed == 0 && !unread.contains_key(&to) {
-                    unread.insert(to.clone(), total_unread(ctx, shared.id.app.0, &to).await?);
-                }
-                let count = unread.get(&to).copied();
-                if after {
-                    events.push(c2c_event(shared, C2C_AFTER, row, &to, count));
-                }
-                if bot {
-                    events.push(c2c_event(shared, BOT_C2C, row, &to, count));
-                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
             }
-            Ok(events)
+            tracing::warn!(conv = id.conv.0, "an event about a call was given up");
+        });
+    }
+}
+
+async fn events(ctx: &Ctx, shared: &Shared, app: &App, rows: &[Arc<Row>]) -> Result<Vec<Event>> {
+    match &shared.subject {
+        Subject::Group(group) => {
+            let told = rows.iter().filter(|row| !row.message.forbid_after);
+            Ok(told.flat_map(|row| group_events(shared, app, group.as_str(), row)).collect())
+        }
+        Subject::Pair(..) if totals_wanted(&app.settings) => c2c_events(ctx, shared, app, rows).await,
+        Subject::Pair(..) => Ok(Vec::new()),
+    }
+}
+
+async fn c2c_events(ctx: &Ctx, shared: &Shared, app: &App, rows: &[Arc<Row>]) -> Result<Vec<Event>> {
+    let mut totals: BTreeMap<UserId, Option<u64>> = BTreeMap::new();
+    let mut events = Vec::new();
+    for row in rows {
+        let to = UserId::trusted(to_of(shared, row));
+        // Also of messages nobody is told about: the totals that are kept must hear of them.
+        if row.failed == 0 && !totals.contains_key(&to) {
+            totals.insert(to.clone(), total(ctx, shared, &to, &row.message.from).await?);
+        }
+        if row.message.forbid_after {
+            continue;
+        }
+        let count = totals.get(&to).copied().flatten();
+        if app.settings.webhook_on(C2C_AFTER) {
+            events.push(c2c_event(shared, C2C_AFTER, row, &to, count));
+        }
+        if to.is_robot() && row.failed == 0 && app.settings.webhook_on(BOT_C2C) {
+            events.push(c2c_event(shared, BOT_C2C, row, &to, count));
+        }
+    }
+    Ok(events)
+}
+
+/// The total, or `None` when it cannot be told: the events must not wait for ever.
+async fn total(ctx: &Ctx, shared: &Shared, to: &UserId, from: &str) -> Result<Option<u64>> {
+    match total_unread(ctx, shared.id.app.0, to, from).await {
+        Ok(total) => Ok(Some(total)),
+        Err(error) if error.refusal().retry_after_ms.is_some() => Err(error),
+        Err(error) => {
+            tracing::error!(%error, "unread messages of a user cannot be counted");
+            Ok(None)
         }
     }
 }

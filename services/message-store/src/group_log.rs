@@ -40,7 +40,7 @@ impl Service {
         };
         let drafts = messages.into_iter().map(draft).collect();
         let (reply, given) = oneshot::channel();
-        let append = Append { drafts, group_epoch: Epoch(group_epoch), deliver: None, reply };
+        let append = Append { drafts, group_epoch: Epoch(group_epoch), class: opening.class, deliver: None, reply };
         self.owners.post(&opening, Command::Append(append))?;
         let given = given.await.map_err(|_| Error::Unknown)??;
         let appended = given.into_iter().map(|g| Appended { seq: g.seq, ord: g.ord, time_ms: g.time.0 }).collect();

@@ -85,27 +85,14 @@ impl Service {
     }
 
     /// Countable messages of the user's own that the side effects have not told to his position.
-    async fn own(
-        &self,
-        id: LogId,
-        handle: &Option<Handle>,
-        head: &LogHead,
-        user: &str,
-        from: u64,
-    ) -> Result<Vec<u64>> {
+    async fn own(&self, id: LogId, handle: &Option<Handle>, head: &LogHead, user: &str, from: u64) -> Result<Vec<u64>> {
         let rows = self.newest(id, handle, head, from).await?;
         let own = rows.iter().filter(|row| row.countable && row.message.from == user);
         Ok(own.map(|row| row.message.seq).collect())
     }
 
     /// Rows of `from..=head`, oldest first.
-    async fn newest(
-        &self,
-        id: LogId,
-        handle: &Option<Handle>,
-        head: &LogHead,
-        from: u64,
-    ) -> Result<Vec<Arc<Row>>> {
+    async fn newest(&self, id: LogId, handle: &Option<Handle>, head: &LogHead, from: u64) -> Result<Vec<Arc<Row>>> {
         if let Some(rows) = handle.as_ref().and_then(|handle| handle.shared.rows(from, head.last_seq)) {
             return Ok(rows);
         }

@@ -2,8 +2,8 @@
 //!
 //! The newest rows come from the owner's memory, older ones from the store; equal reads at the same time are done once.
 
-use std::collections::HashMap;
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::FutureExt as _;

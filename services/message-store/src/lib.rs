@@ -34,6 +34,7 @@ mod service;
 mod state;
 mod stored;
 mod takeover;
+mod totals;
 mod unread;
 mod view;
 mod webhook;
@@ -139,8 +140,8 @@ pub async fn start(config: Config, deps: Deps) -> Result<Running> {
     });
     let owners = Owners::new(Arc::clone(&ctx));
     let service = Service::new(ctx, owners.clone());
-    let routes = Routes::new(MessagesServer::new(service.clone()))
-        .add_service(publisher.service(Arc::new(NoRegistration)));
+    let routes =
+        Routes::new(MessagesServer::new(service.clone())).add_service(publisher.service(Arc::new(NoRegistration)));
     tasks.spawn("takeover", takeover::run(owners));
     Ok(Running { routes, service, tasks })
 }

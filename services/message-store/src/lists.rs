@@ -89,8 +89,7 @@ impl Service {
         let since = if request.only.is_empty() { request.since_ms } else { 0 };
         let mut heads = self.changed_heads(app.id, &owner, &items, since).await?;
         // Again, after the heads: what a head says was told to a position is in the one read now.
-        let places: HashMap<ConvId, Position> =
-            self.ctx.positions.all(app.id, &owner).await?.into_iter().collect();
+        let places: HashMap<ConvId, Position> = self.ctx.positions.all(app.id, &owner).await?.into_iter().collect();
         for item in &mut items {
             item.place = places.get(&item.conv).copied();
         }
@@ -144,12 +143,8 @@ impl Service {
 
     async fn groups(&self, app: SdkAppId, user: &UserId) -> Result<Vec<JoinedGroup>> {
         let rpc = self.ctx.cluster.any(Target::Group)?;
-        let request = JoinedRequest {
-            app: app.0,
-            user: user.as_str().to_owned(),
-            with_info: true,
-            ..JoinedRequest::default()
-        };
+        let request =
+            JoinedRequest { app: app.0, user: user.as_str().to_owned(), with_info: true, ..JoinedRequest::default() };
         let reply = GroupsClient::new(rpc).joined(status::with_deadline(request, CALL)).await;
         let mut groups = reply.map_err(|why| status::refusal_or(&why, code::GROUP_INTERNAL))?.into_inner().groups;
         groups.retain(|group| GroupType::parse(&group.r#type).is_some_and(|kind| !kind.is_live()));
@@ -197,16 +192,46 @@ impl Service {
     pub(crate) async fn unread_c2c(&self, request: UnreadC2cRequest) -> Result<UnreadC2cReply> {
         let owner = user(&request.user)?;
         let app = SdkAppId(request.app);
-        let mut entries = self.ctx.conversations.entries(app, &owner, None, 0).await?;
-        entries.retain(|entry| match &entry.key {
-            ConversationKey::C2c(peer) => {
-                request.peers.is_empty() || request.peers.iter().any(|asked| asked == peer.as_str())
+        if request.peers.is_empty() && !request.changed.is_empty() {
+            let ring = self.ctx.ring();
+            let count = |peers: Option<Vec<String>>| self.count_c2c(app, owner.clone(), peers);
+            let total = self.totals().get(app, &owner, ring, &request.changed, count).await?;
+            return Ok(UnreadC2cReply { total, unread: Vec::new() });
+        }
+        let peers = (!request.peers.is_empty()).then(|| request.peers.clone());
+        let by_peer = self.count_c2c(app, owner, peers).await?;
+        let each = request.peers.iter().map(|peer| by_peer.get(peer).copied().unwrap_or(0));
+        Ok(UnreadC2cReply { total: by_peer.values().sum(), unread: each.collect() })
+    }
+
+    /// Unread messages by peer, with `peers` or with all.
+    async fn count_c2c(
+        &self,
+        app: SdkAppId,
+        owner: UserId,
+        peers: Option<Vec<String>>,
+    ) -> Result<HashMap<String, u64>> {
+        let entries = match &peers {
+            None => self.ctx.conversations.entries(app, &owner, None, 0).await?,
+            Some(peers) => {
+                let mut found = Vec::new();
+                for peer in peers {
+                    let key = ConversationKey::C2c(UserId::trusted(peer.as_str()));
+                    found.extend(self.ctx.conversations.entry(app, &owner, &key).await?);
+                }
+                found
             }
-            ConversationKey::Group(_) => false,
-        });
+        };
+        let c2c = |entry: &Entry| matches!(entry.key, ConversationKey::C2c(_));
+        let entries = entries.into_iter().filter(c2c);
         let mut items: Vec<Item> = entries
-            .into_iter()
-            .map(|entry| Item { key: entry.key.clone(), conv: entry.conv, entry: Some(entry), group: None, place: None })
+            .map(|entry| Item {
+                key: entry.key.clone(),
+                conv: entry.conv,
+                entry: Some(entry),
+                group: None,
+                place: None,
+            })
             .collect();
         let mut heads = HashMap::new();
         for chunk in items.chunks(HEADS) {
@@ -216,14 +241,15 @@ impl Service {
         }
         let convs: Vec<ConvId> = items.iter().map(|item| item.conv).collect();
         let places = self.ctx.positions.get_many(app, &owner, &convs).await?;
-        let mut by_key = HashMap::new();
+        let mut by_peer = HashMap::new();
         for (item, place) in items.iter_mut().zip(places) {
             item.place = place;
             let unread = heads.get(&item.conv.0).map_or(0, |head| item.unread(head));
-            by_key.insert(item.key.to_string(), unread);
+            if let ConversationKey::C2c(peer) = &item.key {
+                by_peer.insert(peer.as_str().to_owned(), unread);
+            }
         }
-        let each = request.peers.iter().map(|peer| by_key.get(&format!("C2C:{peer}")).copied().unwrap_or(0));
-        Ok(UnreadC2cReply { total: by_key.values().sum(), unread: each.collect() })
+        Ok(by_peer)
     }
 
     /// Pins or unpins a conversation.
@@ -277,7 +303,7 @@ impl Service {
         let now = self.ctx.clock.now();
         let _turn = self.turn(app, &owner).await;
         let old = self.ctx.conversations.entry(app, &owner, &key).await?;
-        let mut entry = old.unwrap_or_else(|| fresh_entry(key, conv, now));
+        let mut entry = old.unwrap_or_else(|| fresh_entry(key.clone(), conv, now));
         (entry.conv, entry.touched, entry.pinned, entry.deleted_at) = (conv, now, None, Seq(head.last_seq));
         if request.clear_history {
             entry.floor = floor;
@@ -286,6 +312,9 @@ impl Service {
         let place = self.ctx.positions.get(app, &owner, conv).await?.unwrap_or_default();
         let read = unread::read(&Place::from(&place), head.last_seq, head.ord, u64::from(head.generation));
         self.store_place(app, &owner, conv, read, now).await?;
+        if let ConversationKey::C2c(peer) = &key {
+            self.totals().changed(app, &owner, peer.as_str());
+        }
         self.tell_own(app, &owner, "deleted", &request.key, head.last_seq, &request.origin.unwrap_or_default());
         Ok(())
     }

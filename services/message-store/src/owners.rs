@@ -80,7 +80,7 @@ impl Owners {
     /// # Errors
     /// [`Error::Moved`] while the node drains.
     pub(crate) fn open(&self, opening: &Opening) -> Result<Handle> {
-        if self.inner.draining.load(Ordering::Acquire) {
+        if self.inner.draining.load(Ordering::Acquire) || self.inner.ctx.tasks.draining().is_cancelled() {
             return Err(Error::Moved);
         }
         let mut shard = self.shard(opening.id).lock();

@@ -116,17 +116,25 @@ impl Service {
         let opening = pair_opening(id.app, id.conv, reader, peer, &app.settings);
         self.owners.post(&opening, Command::Publish(records))?;
         if app.settings.webhook_on(C2C_READ) {
-            let unread = effects::total_unread(&self.ctx, id.app.0, reader).await?;
-            let body = webhook::c2c_read(reader.as_str(), peer.as_str(), now.secs(), unread, now);
-            let what = format!("read-{reader}-{seq}");
-            let event = webhook::called(id.app.0, id.conv.0, C2C_READ, &what, origin, now).event(body);
-            effects::enqueue(&self.ctx, vec![event]).await?;
+            let (reader, peer, origin) = (reader.clone(), peer.clone(), origin.clone());
+            self.tell_later(id, 0, reader.clone(), peer.clone(), move |unread| {
+                let body = webhook::c2c_read(reader.as_str(), peer.as_str(), now.secs(), unread, now);
+                let what = format!("read-{reader}-{seq}");
+                webhook::called(id.app.0, id.conv.0, C2C_READ, &what, &origin, now).event(body)
+            });
         }
         Ok(())
     }
 
     /// Moves the reader's position to `seq`; his owner writes it. Answers whether it moved.
-    pub(crate) async fn move_place(&self, id: LogId, head: &LogHead, user: &UserId, key: String, seq: u64) -> Result<bool> {
+    pub(crate) async fn move_place(
+        &self,
+        id: LogId,
+        head: &LogHead,
+        user: &UserId,
+        key: String,
+        seq: u64,
+    ) -> Result<bool> {
         let (ord, own_seqs) = self.ord_at(id, head, user, seq).await?;
         let request = TouchRequest {
             app: id.app.0,
@@ -152,9 +160,7 @@ impl Service {
         };
         let since = UnixMillis(at.time_ms);
         let after = reader.recover(since, OWN_AFTER).await?;
-        let own = after.into_iter().filter(|(own, head)| {
-            own.0 > seq && head.countable && head.sender == user.as_str()
-        });
+        let own = after.into_iter().filter(|(own, head)| own.0 > seq && head.countable && head.sender == user.as_str());
         let mut own: Vec<u64> = own.map(|(seq, _)| seq.0).collect();
         own.sort_unstable();
         Ok((at.ord, own))
@@ -205,6 +211,9 @@ impl Service {
         for name in &request.users {
             let touched = user(name)?;
             let _turn = self.turn(app, &touched).await;
+            if let ConversationKey::C2c(peer) = &key {
+                self.totals().changed(app, &touched, peer.as_str());
+            }
             let moved = if request.own_seqs.is_empty() && request.read.is_none() {
                 self.list(app, &touched, &key, conv, UnixMillis(request.time_ms)).await?;
                 false
@@ -274,12 +283,8 @@ impl Service {
     ) -> Result<AuthorizeReply> {
         let group = GroupId::parse(group_id)?;
         let rpc = self.ctx.cluster.for_owner(Target::Group, RouteKey::group(app, &group))?;
-        let request = AuthorizeRequest {
-            app: app.0,
-            group_id: group_id.to_owned(),
-            user: user.as_str().to_owned(),
-            admin,
-        };
+        let request =
+            AuthorizeRequest { app: app.0, group_id: group_id.to_owned(), user: user.as_str().to_owned(), admin };
         let reply = GroupsClient::new(rpc).authorize(status::with_deadline(request, CALL)).await;
         Ok(reply.map_err(|why| status::refusal_or(&why, code::GROUP_INTERNAL))?.into_inner())
     }

@@ -1,11 +1,11 @@
 //! Recalling messages for everyone, and deleting them for one side.
 
 use linnet_proto::messages::{
-    DeleteForUserReply, DeleteForUserRequest, RevokeReply, RevokeRequest, RevokeResult,
+    DeleteForUserReply, DeleteForUserRequest, RevokeReply, RevokeRequest, RevokeResult, TouchRequest,
 };
 use linnet_proto::msg::Origin;
 use linnet_store::logs::{Class, LogHead, LogId, Side, SideKind};
-use linnet_types::{Epoch, GroupId, MsgKey, SdkAppId, Seq, UnixMillis, UserId, code};
+use linnet_types::{AppSettings, Epoch, GroupId, MsgKey, SdkAppId, Seq, UnixMillis, UserId, code};
 use tokio::sync::oneshot;
 
 use crate::actor::{Command, Revoke, Revoked};
@@ -49,9 +49,10 @@ impl Service {
             }
         }
         let revoked = self.ask_revoke(&opening, &request, seqs, &origin).await?;
+        self.unread_changed(opening.id, &settings.settings, &revoked);
         if settings.settings.webhook_on(C2C_RECALLED) {
             for one in revoked.iter().filter(|one| one.code == 0) {
-                self.tell_recalled(opening.id, one, &origin).await?;
+                self.tell_recalled(opening.id, one.clone(), origin.clone());
             }
         }
         Ok(reply(revoked))
@@ -78,14 +79,37 @@ impl Service {
         revoked.await.map_err(|_| Error::Moved)?
     }
 
-    async fn tell_recalled(&self, id: LogId, one: &Revoked, origin: &Origin) -> Result<()> {
+    fn tell_recalled(&self, id: LogId, one: Revoked, origin: Origin) {
         let now = self.ctx.clock.now();
-        let to = UserId::trusted(one.to.as_str());
-        let unread = effects::total_unread(&self.ctx, id.app.0, &to).await?;
-        let body = webhook::c2c_recalled(&one.from, &one.to, &one.msg_key, unread, now);
-        let what = format!("recall-{}", one.seq);
-        let event = webhook::called(id.app.0, id.conv.0, C2C_RECALLED, &what, origin, now).event(body);
-        effects::enqueue(&self.ctx, vec![event]).await
+        let (to, from) = (UserId::trusted(one.to.as_str()), UserId::trusted(one.from.as_str()));
+        self.tell_later(id, one.seq, to, from, move |unread| {
+            let body = webhook::c2c_recalled(&one.from, &one.to, &one.msg_key, unread, now);
+            let what = format!("recall-{}", one.seq);
+            webhook::called(id.app.0, id.conv.0, C2C_RECALLED, &what, &origin, now).event(body)
+        });
+    }
+
+    /// Totals that are kept for webhooks hear of a recall.
+    fn unread_changed(&self, id: LogId, settings: &AppSettings, revoked: &[Revoked]) {
+        if !effects::totals_wanted(settings) {
+            return;
+        }
+        for one in revoked.iter().filter(|one| one.code == 0) {
+            let request = TouchRequest {
+                app: id.app.0,
+                users: vec![one.to.clone()],
+                key: format!("C2C:{}", one.from),
+                conv: id.conv.0,
+                ..TouchRequest::default()
+            };
+            let (ctx, to) = (std::sync::Arc::clone(&self.ctx), UserId::trusted(one.to.as_str()));
+            self.ctx.tasks.spawn("recall.touch", async move {
+                // Best effort: a total that missed it is counted anew within minutes.
+                if let Err(error) = effects::touch(&ctx, to, request).await {
+                    tracing::debug!(%error, "a total did not hear of a recall");
+                }
+            });
+        }
     }
 
     async fn find(&self, id: LogId, key: MsgKey) -> Result<Option<u64>> {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::history::Joined;
 use crate::owners::{Handle, Opening, Owners};
 use crate::state::{Ctx, Subject};
+use crate::totals::Totals;
 
 /// Pairs whose conversation id is remembered; ids never change.
 const PAIRS: u64 = 200_000;
@@ -28,13 +29,18 @@ struct Inner {
     pairs: Cache<(SdkAppId, UserId, UserId), ConvId>,
     users: Vec<Mutex<()>>,
     joined: Joined,
+    totals: Totals,
 }
 
 impl Service {
     pub(crate) fn new(ctx: Arc<Ctx>, owners: Owners) -> Self {
         let users = (0..USER_LOCKS).map(|_| Mutex::default()).collect();
         let pairs = Cache::builder().max_capacity(PAIRS).build();
-        Self { ctx, owners, inner: Arc::new(Inner { pairs, users, joined: Joined::default() }) }
+        Self { ctx, owners, inner: Arc::new(Inner { pairs, users, joined: Joined::default(), totals: Totals::new() }) }
+    }
+
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.inner.totals
     }
 
     pub(crate) fn joined(&self) -> &Joined {
@@ -76,13 +82,22 @@ impl Service {
 
     /// What is known of the end of a log: from its actor if this node has it, else from the store. `None` = no such log.
     pub(crate) async fn head(&self, id: LogId) -> Result<Option<(Option<Handle>, Arc<LogHead>)>> {
-        if let Some(handle) = self.owners.active(id)
-            && let Some(head) = handle.shared.head()
+        let (now, ring) = (self.ctx.clock.mono(), self.ctx.ring());
+        let active = self.owners.active(id).and_then(|handle| handle.shared.head().map(|head| (handle, head)));
+        if let Some((handle, head)) = &active
+            && handle.shared.is_confirmed(now, ring)
         {
-            return Ok(Some((Some(handle), head)));
+            return Ok(Some((Some(handle.clone()), Arc::clone(head))));
         }
-        let heads = self.ctx.logs.heads(&[id]).await?;
-        Ok(heads.into_iter().next().flatten().map(|head| (None, Arc::new(head))))
+        let stored = self.ctx.logs.heads(&[id]).await?.into_iter().next().flatten();
+        if let (Some((handle, _)), Some(stored)) = (&active, &stored)
+            && let Some(head) = handle.shared.head()
+            && stored.epoch <= head.epoch
+        {
+            handle.shared.confirm(now, ring);
+            return Ok(Some((Some(handle.clone()), head)));
+        }
+        Ok(stored.map(|head| (None, Arc::new(head))))
     }
 
     /// A reader of a log.

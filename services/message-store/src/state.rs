@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use linnet_admission::Admission;
 use linnet_admission::apps::Apps;
@@ -23,6 +24,9 @@ use crate::config::Config;
 use crate::metrics::Meters;
 use crate::stored::Row;
 
+/// An owner that answers from memory has seen its guard this recently, or it looks: another may own the log by now.
+const CONFIRMED_MS: u64 = 8_000;
+
 /// Shared by handlers, actors and tasks.
 pub(crate) struct Ctx {
     pub config: Config,
@@ -38,6 +42,13 @@ pub(crate) struct Ctx {
     pub rng: Rng,
     pub tasks: Tasks,
     pub meters: Meters,
+}
+
+impl Ctx {
+    /// Version of the ring as this node sees it.
+    pub(crate) fn ring(&self) -> u64 {
+        *self.cluster.changes().borrow()
+    }
 }
 
 /// The public name of a conversation.
@@ -152,6 +163,8 @@ pub(crate) struct Shared {
     tail: Mutex<Tail>,
     /// Side effects are taken up to here; written by their task, saved by the actor.
     cursor: AtomicU64,
+    /// When the store last showed that the log is ours: monotonic ms, and version of the ring.
+    confirmed: Mutex<(u64, u64)>,
     /// Who sent what was revoked lately.
     revoked_by: Mutex<HashMap<u64, String>>,
 }
@@ -164,6 +177,7 @@ impl Shared {
             shown: watch::channel(Shown::Opening).0,
             tail: Mutex::new(Tail::new(config.tail_messages, config.tail_bytes.bytes())),
             cursor: AtomicU64::new(0),
+            confirmed: Mutex::default(),
             revoked_by: Mutex::default(),
         }
     }
@@ -177,8 +191,22 @@ impl Shared {
         self.shown.subscribe()
     }
 
-    pub(crate) fn show(&self, head: LogHead) {
+    /// Shows the log as it is after a write or a claim that ended at `now` and began under version `ring` of the ring.
+    pub(crate) fn show(&self, head: LogHead, now: Duration, ring: u64) {
+        self.confirm(now, ring);
         self.shown.send_replace(Shown::Open(Arc::new(head)));
+    }
+
+    /// The store showed that the log is ours.
+    pub(crate) fn confirm(&self, now: Duration, ring: u64) {
+        let mut confirmed = self.confirmed.lock();
+        *confirmed = (confirmed.0.max(millis(now)), confirmed.1.max(ring));
+    }
+
+    /// Whether the store showed lately, and since the ring last changed, that the log is ours: memory may answer.
+    pub(crate) fn is_confirmed(&self, now: Duration, ring: u64) -> bool {
+        let (at_ms, under) = *self.confirmed.lock();
+        under >= ring && millis(now).saturating_sub(at_ms) < CONFIRMED_MS
     }
 
     pub(crate) fn closed(&self) {
@@ -295,6 +323,10 @@ impl Tail {
         change(Arc::make_mut(row));
         self.bytes = self.bytes - before + size(row);
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn size(row: &Row) -> usize {

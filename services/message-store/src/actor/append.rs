@@ -28,6 +28,7 @@ impl Actor {
     /// Appends `first` and what waits behind it as one batch. `Err`: deposed; all of them are answered.
     pub(super) async fn append_waiting(&mut self, first: Append) -> Result<()> {
         let epoch = first.group_epoch;
+        self.log.set_class(first.class);
         let mut entries: Vec<Entry> = first.drafts.iter().map(|draft| draft.entry()).collect();
         let mut bytes: usize = entries.iter().map(Entry::cost).sum();
         let mut items = vec![first];
@@ -144,7 +145,7 @@ impl Actor {
             replies.push((item.reply, answer));
         }
         self.shared.push(shared_rows(rows));
-        self.shared.show(self.log.snapshot());
+        self.show();
         for (reply, answer) in replies {
             // A caller that is gone needs no answer.
             drop(reply.send(answer));

@@ -74,7 +74,7 @@ impl Actor {
                 }
             }
         }
-        self.shared.show(self.log.snapshot());
+        self.show();
         let done: Vec<&Revoked> = results.iter().filter(|result| result.code == 0).collect();
         if self.shared.subject.is_pair() && !done.is_empty() {
             let record = delivery::Revoked {

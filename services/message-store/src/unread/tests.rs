@@ -60,7 +60,13 @@ impl World {
     fn tail(&self, user: &str) -> Tail {
         let revoked = self.log.iter().filter(|(m, gone)| *gone && countable(m) && m.from != user).map(|(m, _)| m.seq);
         let own = self.untold.iter().filter(|(from, _)| *from == user).map(|(_, seq)| *seq);
-        Tail { seq: self.log.len() as u64, ord: self.ord, generation: 0, revoked: revoked.collect(), own: own.collect() }
+        Tail {
+            seq: self.log.len() as u64,
+            ord: self.ord,
+            generation: 0,
+            revoked: revoked.collect(),
+            own: own.collect(),
+        }
     }
 
     fn read(&mut self, user: &'static str, seq: u64) {

@@ -7,7 +7,9 @@ fn message() -> Message {
         random: 22,
         msg_seq: 11,
         time_ms: 1_760_000_000_123,
-        body: Bytes::from_static(br#"[{"MsgType":"TIMCustomElem","MsgContent":{"z":5.0,"a":12345678901234567890123}}]"#),
+        body: Bytes::from_static(
+            br#"[{"MsgType":"TIMCustomElem","MsgContent":{"z":5.0,"a":12345678901234567890123}}]"#,
+        ),
         origin_platform: "Web".into(),
         origin_ip: "192.0.2.1".into(),
         ..Message::default()

@@ -194,3 +194,38 @@ async fn a_batch_send_calls_no_webhook_and_a_bot_is_told() {
     world.eventually("bot event", async || world.commands().len() == 2).await;
     assert_eq!(world.commands(), ["C2C.CallbackAfterSendMsg", "Bot.OnC2CMessage"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_total_in_after_webhooks_follows_messages_reading_and_recalls() {
+    let mut world = World::with(11, with_hooks()).await;
+    let _node = world.start("m1").await;
+    let mut told = 0;
+    let mut total = async |world: &World, command: &str| {
+        told += 1;
+        world.eventually(command, async || world.commands().len() == told).await;
+        let event = world.outside.events.lock()[told - 1].clone();
+        assert_eq!(event.command, command);
+        serde_json::from_slice::<serde_json::Value>(&event.body).unwrap()["UnreadMsgNum"].as_i64().unwrap()
+    };
+    const SENT: &str = "C2C.CallbackAfterSendMsg";
+    world.say("alice", "bob", "1").await;
+    assert_eq!(total(&world, SENT).await, 1);
+    let second = world.say("carol", "bob", "2").await;
+    assert_eq!(total(&world, SENT).await, 2);
+    world.say("alice", "bob", "3").await;
+    assert_eq!(total(&world, SENT).await, 3);
+    world.read("bob", "alice", 0).await;
+    assert_eq!(total(&world, "C2C.CallbackAfterMsgReport").await, 1);
+    let recall = linnet_proto::messages::RevokeRequest {
+        app: crate::world::APP,
+        peer_a: "carol".into(),
+        peer_b: "bob".into(),
+        seqs: vec![second.seq],
+        ..Default::default()
+    };
+    world.pair("carol", "bob").revoke(recall).await.unwrap();
+    assert_eq!(total(&world, "C2C.CallbackAfterMsgWithDraw").await, 0);
+    world.say("alice", "bob", "4").await;
+    assert_eq!(total(&world, SENT).await, 1);
+    assert_eq!(world.unread("bob", "C2C:alice").await, 1);
+}

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, post};
@@ -43,6 +44,8 @@ pub(crate) struct Outside {
     pub(crate) asked: Mutex<Vec<callback::Event>>,
     pub(crate) decision: Mutex<callback::BeforeReply>,
     pub(crate) callbacks_down: Mutex<bool>,
+    /// Whose before-webhook takes how long.
+    pub(crate) slow_sender: Mutex<Option<(String, Duration)>>,
 }
 
 #[derive(Clone, Default)]
@@ -118,6 +121,12 @@ pub(crate) fn callbacks(outside: &Arc<Outside>) -> Router {
     let before = move |ask: callback::BeforeRequest| {
         let outside = Arc::clone(&one);
         async move {
+            let slow = outside.slow_sender.lock().clone();
+            if let (Some((user, span)), Some(event)) = (slow, &ask.event)
+                && String::from_utf8_lossy(&event.body).contains(&format!(r#""From_Account":"{user}""#))
+            {
+                tokio::time::sleep(span).await;
+            }
             outside.asked.lock().extend(ask.event);
             Ok(callback::BeforeReply { asked: true, ..outside.decision.lock().clone() })
         }

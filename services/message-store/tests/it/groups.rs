@@ -2,8 +2,8 @@
 
 use linnet_cluster::RouteKey;
 use linnet_proto::messages::{
-    AppendRequest, DeleteConversationRequest, FenceRequest, HistoryRequest, ReadGrant, ReadGroupRequest,
-    RevokeRequest, SetUnreadRequest,
+    AppendRequest, DeleteConversationRequest, FenceRequest, HistoryRequest, ReadGrant, ReadGroupRequest, RevokeRequest,
+    SetUnreadRequest,
 };
 use linnet_proto::msg::{Message, MessageKind};
 use linnet_runtime::status;
@@ -47,13 +47,7 @@ async fn an_older_owner_of_the_group_is_refused() {
     let reply = client.append(append(3, "Public", vec![said("alice", "a"), said("bob", "b")])).await.unwrap();
     let seqs: Vec<_> = reply.into_inner().appended.iter().map(|a| (a.seq, a.ord)).collect();
     assert_eq!(seqs, [(1, 1), (2, 2)]);
-    let fence = FenceRequest {
-        app: APP,
-        conv: CONV,
-        group_id: "g".into(),
-        group_epoch: 5,
-        retention_days: 7,
-    };
+    let fence = FenceRequest { app: APP, conv: CONV, group_id: "g".into(), group_epoch: 5, retention_days: 7 };
     let fenced = client.fence(fence).await.unwrap().into_inner();
     assert_eq!((fenced.head_seq, fenced.head_ord), (2, 2));
     let refused = client.append(append(4, "Public", vec![said("alice", "late")])).await.unwrap_err();
@@ -149,10 +143,7 @@ async fn after_webhooks_of_groups_come_from_the_log_in_order() {
     let bot = Message { mentions: vec!["@RBT#1".into()], ..said("alice", "@bot") };
     world.client(route()).append(append(1, "Public", vec![tip, said("alice", "a"), silent, bot])).await.unwrap();
     world.eventually("events", async || world.commands().len() == 3).await;
-    assert_eq!(
-        world.commands(),
-        ["Group.CallbackAfterSendMsg", "Group.CallbackAfterSendMsg", "Bot.OnGroupMessage"]
-    );
+    assert_eq!(world.commands(), ["Group.CallbackAfterSendMsg", "Group.CallbackAfterSendMsg", "Bot.OnGroupMessage"]);
     let told: serde_json::Value = serde_json::from_slice(&world.outside.events.lock()[0].body).unwrap();
     assert_eq!((told["MsgSeq"].as_u64(), told["Type"].as_str()), (Some(2), Some("Public")));
 }

@@ -104,30 +104,80 @@ async fn a_store_that_is_away_answers_busy_before_anything_is_assigned() {
     assert_eq!(stats.arrived, ended);
 }
 
-/// Two nodes, a store that loses, delays and half-does things, a ring that flaps, clients that retry.
-async fn rough(seed: u64) -> Counts {
-    let mut world = World::new(seed).await;
-    let config = || Config { idle: Period::ms(300), ..Config::default() };
-    let nodes = [world.start_with("m1", config()).await, world.start_with("m2", config()).await];
+#[tokio::test(start_paused = true)]
+async fn a_log_quiet_for_longer_than_its_retention_goes_on_at_the_next_position() {
+    let mut world = World::new(45).await;
+    let node = world.start("m1").await;
+    for text in ["one", "two", "three"] {
+        world.say("alice", "bob", text).await;
+    }
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    world.eventually("the actor ends", async || node.running.active() == 0).await;
+    world.clock.jump(Duration::from_secs(9 * 86_400));
+    assert_eq!(world.say("alice", "bob", "four").await.seq, 4);
+    let page = world.history("bob", "alice").await;
+    assert_eq!(texts(&page), ["four"]);
+    let gone: Vec<_> = page.placeholders.iter().map(|p| (p.from_seq, p.to_seq, p.why.as_str())).collect();
+    assert_eq!((gone, page.complete), (vec![(1, 3, "expired")], true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_webhook_for_one_sender_delays_nobody_else() {
+    let settings = AppSettings {
+        webhook_url: "http://app".into(),
+        webhook_events: "C2C.CallbackBeforeSendMsg".into(),
+        ..AppSettings::default()
+    };
+    let mut world = World::with(46, settings).await;
+    let _node = world.start("m1").await;
+    *world.outside.slow_sender.lock() = Some(("bob".into(), Duration::from_millis(1_500)));
+    let slow = world.text("bob", "alice", "slow");
+    let slow = world.send(slow);
+    let mut fast = Vec::new();
+    for n in 0..20 {
+        fast.push(World::numbered("alice", "bob", n));
+    }
+    let began = world.clock.mono();
+    let sends = async {
+        for request in fast {
+            world.send(request).await.unwrap();
+        }
+        world.clock.mono() - began
+    };
+    let (slow, took) = futures::join!(slow, sends);
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert_eq!(slow.unwrap().seq, 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_answers_busy_and_loses_nothing_it_took() {
+    let mut world = World::new(47).await;
+    let node = world.start_with("m1", Config { mailbox: 16, ..Config::default() }).await;
     world.say("alice", "bob", "first").await;
-    world.rows.set_faults(Faults::rough());
-    let mut acknowledged: BTreeMap<u64, String> = BTreeMap::from([(1, "first".to_owned())]);
-    let mut order: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for n in 0..30_u64 {
-        let from = if (seed + n) % 3 == 0 { "bob" } else { "alice" };
-        let to = if from == "bob" { "alice" } else { "bob" };
-        match (seed * 31 + n) % 11 {
-            0 => world.script.leave(&node("m1")),
-            3 => world.script.join(Node::new(node("m1"), [Service::MessageStore])),
-            5 => world.script.leave(&node("m2")),
-            7 => world.script.join(Node::new(node("m2"), [Service::MessageStore])),
-            _ => {}
-        }
-        if world.cluster.nodes(Service::MessageStore).is_empty() {
-            world.script.join(Node::new(node("m2"), [Service::MessageStore]));
-        }
-        let text = format!("{seed}-{n}");
-        let request = world.text(from, to, &text);
+    world.rows.set_faults(Faults { latency: Duration::from_millis(50), ..Faults::none() });
+    let sends = (0..200).map(|n| {
+        let from = format!("u{n}");
+        world.outside.accounts.lock().insert(from.clone());
+        world.send(World::numbered("alice", "bob", 1_000 + n))
+    });
+    let outcomes = futures::future::join_all(sends).await;
+    let busy = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|why| why.code == code::BUSY)).count();
+    let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(busy > 0 && stored > 0 && busy + stored == 200, "{busy} busy, {stored} stored");
+    world.rows.set_faults(Faults::none());
+    assert_eq!(node.running.stats().stored, stored as u64 + 1);
+    let last = world.say("alice", "bob", "last").await;
+    assert_eq!(last.seq, stored as u64 + 2);
+}
+
+/// What one sender of a rough run was told.
+type Told = Vec<(u64, String)>;
+
+/// Sends `count` messages one after another, each until it is acknowledged.
+async fn insist(world: &World, seed: u64, from: &str, to: &str, count: u32) -> Told {
+    let mut told = Vec::new();
+    for n in 0..count {
+        let request = World::numbered(from, to, n);
         let mut tries = 0;
         let reply = loop {
             match world.send(request.clone()).await {
@@ -135,44 +185,83 @@ async fn rough(seed: u64) -> Counts {
                 Err(refusal) => assert!(refusal.retry_after_ms.is_some(), "seed {seed}: {refusal}"),
             }
             tries += 1;
-            assert!(tries < 400, "seed {seed}: {text} was never acknowledged");
+            assert!(tries < 600, "seed {seed}: message {n} of {from} was never acknowledged");
             tokio::time::sleep(Duration::from_millis(40)).await;
         };
-        let before = acknowledged.insert(reply.seq, text);
-        assert_eq!(before, None, "seed {seed}: seq {} twice", reply.seq);
-        order.entry(from).or_default().push(reply.seq);
+        told.push((reply.seq, format!("{from} {n}")));
     }
+    told
+}
+
+/// Nodes leave the ring and come back while `going` runs.
+async fn flapping<T>(world: &World, seed: u64, going: impl Future<Output = T>) -> T {
+    let flaps = async {
+        for n in 0.. {
+            tokio::time::sleep(Duration::from_millis(70 + (seed * 7 + n * 13) % 90)).await;
+            let name = if (seed + n).is_multiple_of(2) { "m1" } else { "m2" };
+            if world.cluster.nodes(Service::MessageStore).len() == 2 {
+                world.script.leave(&node(name));
+            } else {
+                for name in ["m1", "m2"] {
+                    world.script.join(Node::new(node(name), [Service::MessageStore]));
+                }
+            }
+        }
+    };
+    tokio::select! {
+        done = going => done,
+        () = flaps => unreachable!("flaps for ever"),
+    }
+}
+
+/// Two nodes, a store that loses, delays and half-does things, a ring that flaps, clients that retry.
+async fn rough(seed: u64) -> (Counts, f64, f64) {
+    let mut world = World::new(seed).await;
+    let config = || Config { idle: Period::ms(300), ..Config::default() };
+    let nodes = [world.start_with("m1", config()).await, world.start_with("m2", config()).await];
+    world.rows.set_faults(Faults::rough());
+    let sending = async {
+        let alice = insist(&world, seed, "alice", "bob", 15);
+        let bob = insist(&world, seed, "bob", "alice", 15);
+        futures::join!(alice, bob)
+    };
+    let (alice, bob) = flapping(&world, seed, sending).await;
     world.rows.set_faults(Faults::none());
-    let head = *acknowledged.keys().last().unwrap();
+    for name in ["m1", "m2"] {
+        world.script.join(Node::new(node(name), [Service::MessageStore]));
+    }
+    for (from, told) in [("alice", &alice), ("bob", &bob)] {
+        assert!(told.is_sorted_by(|a, b| a.0 < b.0), "seed {seed}: order of {from}");
+    }
+    let acknowledged: BTreeMap<u64, String> = alice.into_iter().chain(bob).collect();
     let page = world.history("alice", "bob").await;
-    let mut stored: BTreeMap<u64, String> = BTreeMap::new();
-    for (message, text) in page.messages.iter().zip(texts(&page)) {
-        stored.insert(message.seq, text);
-    }
-    // Everything acknowledged is there, where it was said to be, and nothing else: retries made no second copy.
+    let stored: BTreeMap<u64, String> = page.messages.iter().map(|message| message.seq).zip(texts(&page)).collect();
+    // All that was acknowledged is there, where it was said to be; retries made no second copy; no position is skipped.
     assert_eq!(stored, acknowledged, "seed {seed}");
-    assert_eq!(head, 31, "seed {seed}: a position was skipped");
-    for (from, seqs) in &order {
-        assert!(seqs.is_sorted(), "seed {seed}: order of {from}");
-    }
-    for running in &nodes {
+    assert_eq!(stored.into_keys().collect::<Vec<_>>(), (1..=30).collect::<Vec<_>>(), "seed {seed}");
+    let (mut deposed, mut settled) = (0.0, 0.0);
+    for running in nodes {
         let s = running.running.stats();
         let ended = s.stored + s.refused + s.duplicate + s.unknown_outcome + s.pending + s.dropped_by_webhook;
         assert_eq!(s.arrived, ended, "seed {seed}");
-    }
-    let counts = world.rows.counts();
-    for running in nodes {
+        deposed += running.metrics.sum("linnet_message_store_deposed_total");
+        settled += running.metrics.sum("linnet_message_store_settled_total");
         running.kill().await;
     }
-    counts
+    (world.rows.counts(), deposed, settled)
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_owners_over_a_rough_store_lose_nothing_and_double_nothing() {
-    let mut struck = Counts::default();
-    for seed in 1..=60 {
-        struck.add(&rough(seed).await);
+    let (mut struck, mut deposed, mut settled) = (Counts::default(), 0.0, 0.0);
+    // More on request; `just sim` asks for a thousand.
+    let seeds = std::env::var("LINNET_SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    for seed in 1..=seeds {
+        let (counts, lost, known) = rough(seed).await;
+        struck.add(&counts);
+        (deposed, settled) = (deposed + lost, settled + known);
     }
-    println!("{struck:?}");
+    println!("{struck:?}; {deposed} owners deposed, {settled} outcomes settled");
     assert!(struck.never_struck().is_empty(), "never struck: {:?}", struck.never_struck());
+    assert!(deposed > 0.0 && settled > 0.0);
 }

@@ -218,9 +218,10 @@ async fn one_to_one_unread_counts_add_up_and_reading_by_time_works() {
             app: APP,
             user: "bob".into(),
             peers: vec!["carol".into(), "nobody".into(), "alice".into()],
+            ..Default::default()
         };
         let each = world.of("bob").unread_c2c(request).await.unwrap().into_inner();
-        let request = UnreadC2cRequest { app: APP, user: "bob".into(), peers: vec![] };
+        let request = UnreadC2cRequest { app: APP, user: "bob".into(), ..Default::default() };
         (world.of("bob").unread_c2c(request).await.unwrap().into_inner().total, each.unread)
     };
     assert_eq!(counts().await, (3, vec![1, 0, 2]));

@@ -154,18 +154,29 @@ impl World {
         SendC2cRequest {
             app: APP,
             to: to.into(),
-            message: Some(Message {
-                from: from.into(),
-                random: self.random,
-                body: body(text),
-                ..Message::default()
-            }),
+            message: Some(Message { from: from.into(), random: self.random, body: body(text), ..Message::default() }),
             origin: Some(Origin {
                 operator: from.into(),
                 platform: "Web".into(),
                 connection: format!("gw/{from}"),
                 ..Origin::default()
             }),
+            ..SendC2cRequest::default()
+        }
+    }
+
+    /// The `n`th send of a run: a message of its own, the same on every call.
+    pub(crate) fn numbered(from: &str, to: &str, n: u32) -> SendC2cRequest {
+        SendC2cRequest {
+            app: APP,
+            to: to.into(),
+            message: Some(Message {
+                from: from.into(),
+                random: n,
+                body: body(&format!("{from} {n}")),
+                ..Message::default()
+            }),
+            origin: Some(Origin { operator: from.into(), ..Origin::default() }),
             ..SendC2cRequest::default()
         }
     }
@@ -221,9 +232,10 @@ impl World {
     pub(crate) async fn record<T>(&mut self, what: &str, wanted: impl Fn(&Record, &[String]) -> Option<T>) -> T {
         let deadline = self.clock.mono() + Duration::from_secs(20);
         loop {
-            let found = self.batches.iter().find_map(|batch| {
-                batch.records.iter().find_map(|record| wanted(record, &batch.users))
-            });
+            let found = self
+                .batches
+                .iter()
+                .find_map(|batch| batch.records.iter().find_map(|record| wanted(record, &batch.users)));
             if let Some(found) = found {
                 return found;
             }
