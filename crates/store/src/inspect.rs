@@ -136,3 +136,39 @@ fn candidates(key: &[String]) -> Vec<Bytes> {
     }
     built.into_iter().map(Key::done).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_table_has_one_name_and_one_reader() {
+        let mut names = tables();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(count > 30, "{names:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_table_are_read_or_refused(
+            partition: Vec<u8>, clustering: Vec<u8>, value: Vec<u8>, as_key in any::<(u32, u64, u64)>(),
+        ) {
+            let key = Key::new().u32(as_key.0).u64(as_key.1).u64(as_key.2).done();
+            for (table, describe) in registry() {
+                let _ = describe(table, &partition, &clustering, &value);
+                let _ = describe(table, &key, &clustering, &value);
+                let guard = crate::Guard { epoch: linnet_types::Epoch(1), rev: 1, data: value.clone().into() };
+                let _ = logs::describe_guard(table, &guard);
+            }
+        }
+
+        #[test]
+        fn any_key_on_the_command_line_gives_a_few_candidates(key in prop::collection::vec(".{0,20}", 0..6)) {
+            prop_assert!(candidates(&key).len() <= 256);
+        }
+    }
+}

@@ -257,7 +257,7 @@ fn run_share(seeds: std::ops::Range<u64>, share: u64, shares: usize) -> (Tally, 
 
 #[test]
 fn owners_over_a_rough_store_lose_repeat_and_skip_nothing() {
-    let only = std::env::var("SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    let only = std::env::var("LINNET_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
     let shares = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     let mut total = Tally::default();

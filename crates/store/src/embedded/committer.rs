@@ -17,8 +17,8 @@ use super::metrics::StoreMetrics;
 use super::space::Space;
 use crate::rows::{Applied, Error, Guard, GuardedBatch, Kind, PlainBatch, Result, Table, Write};
 
-/// Requests waiting at most; beyond it, writers wait for a place.
-pub(super) const QUEUE: usize = 4096;
+/// Requests waiting at most (of 48 KB at most, from logs); beyond it, writers wait for a place.
+pub(super) const QUEUE: usize = 1024;
 /// One commit takes at most about this many bytes, so that a burst does not make its first writer wait for its last.
 const COMMIT_BYTES: usize = 4 << 20;
 

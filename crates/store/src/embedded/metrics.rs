@@ -24,7 +24,7 @@ impl StoreMetrics {
             requests_per_commit: scope.histogram(
                 "requests_per_commit",
                 "Batches merged into one commit",
-                [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 4096.0],
+                [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0],
             ),
             commit_seconds: scope.seconds("commit", "Time of one commit: write, fsync, apply"),
             stopped: scope.gauge("stopped", "1 when a failed write has ended writing until the next start"),

@@ -152,9 +152,9 @@ pub(super) fn class_of(classes: &[ClassSpan], bucket: u64) -> Class {
     Class::for_days(span.map_or(0, |span| span.days))
 }
 
-/// Notes that buckets from `bucket` on are kept for `days`, unless they are anyway.
+/// Notes that buckets from `bucket` on are kept for `days`, unless that or more is known already.
 pub(super) fn note_class(classes: &mut Vec<ClassSpan>, bucket: u64, days: u32) {
-    if classes.last().is_none_or(|last| last.days != days) {
+    if classes.last().is_none_or(|last| last.days != days && last.from_bucket < bucket) {
         classes.push(ClassSpan { from_bucket: bucket, days });
     }
 }
@@ -257,7 +257,8 @@ mod tests {
         note_class(&mut spans, 0, 7);
         note_class(&mut spans, 3, 7);
         note_class(&mut spans, 5, 30);
-        assert_eq!(spans.len(), 2);
+        note_class(&mut spans, 3, 90);
+        assert_eq!(spans.len(), 2, "what is known of later buckets stands");
         assert_eq!((class_of(&spans, 4), class_of(&spans, 5)), (Class::Week, Class::Month));
     }
 
