@@ -3,7 +3,8 @@
 use linnet_cluster::{RouteKey, Service};
 use linnet_proto::group::groups_client::GroupsClient;
 use linnet_proto::group::{
-    InfoReply, InfoRequest, JoinedGroup, JoinedReply, JoinedRequest, ListReply, ListRequest, RemoveMembersRequest,
+    InfoReply, InfoRequest, JoinedGroup, JoinedReply, JoinedRequest, ListReply, ListRequest, Member,
+    RemoveMembersRequest,
 };
 use linnet_proto::msg::Origin;
 use linnet_runtime::status;
@@ -122,6 +123,23 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// Read positions are looked up for at most so many members of a page.
+const READ: usize = 500;
+
+impl Shared {
+    /// Fills in how far members have read, for display.
+    pub(crate) async fn fill_read(&self, app: SdkAppId, conv: u64, members: &mut [Member]) {
+        use futures::StreamExt as _;
+        let read = futures::stream::iter(members.iter_mut().take(READ)).for_each_concurrent(AT_ONCE, |member| async {
+            let user = UserId::trusted(member.user.as_str());
+            if let Ok(Some(position)) = self.positions.get(app, &user, ConvId(conv)).await {
+                member.read_seq = position.read_seq.0;
+            }
+        });
+        read.await;
     }
 }
 

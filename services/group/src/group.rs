@@ -20,8 +20,9 @@ mod restrict;
 mod run;
 mod send;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use linnet_admission::apps::App;
 use linnet_delivery::{Audience, ConvName, PublishOptions, Stream};
@@ -49,6 +50,9 @@ pub(crate) use outbox::events as outbox_events;
 /// After a group outgrew delivery by name, batches go both ways this long.
 const BOTH_MS: u64 = 30_000;
 
+/// An owner that wrote nothing for this long looks at its claim before it answers from memory.
+const DOUBT: Duration = Duration::from_secs(8);
+
 /// The state of one actor.
 pub(crate) struct Group {
     pub(crate) shared: Arc<Shared>,
@@ -73,6 +77,10 @@ pub(crate) struct Group {
     full_told: bool,
     /// Rises with each change of membership or rights.
     version: u64,
+    /// When the claim was last known to stand.
+    confirmed: Duration,
+    /// Members who sent since they were last written.
+    spoke: HashSet<UserId>,
     /// Messages in flight in the loop, in order.
     waiting: VecDeque<Box<Sending>>,
     /// The claim is gone: the actor ends.
@@ -115,6 +123,8 @@ pub(crate) async fn start(shared: &Shared, mut held: GroupGuard) -> Result<Handl
         crossed: None,
         full_told: false,
         version: 0,
+        confirmed: shared.clock.mono(),
+        spoke: HashSet::new(),
         waiting: VecDeque::new(),
         lost: false,
         dismissed: false,
@@ -149,13 +159,17 @@ impl Group {
         self.record().group.to_string()
     }
 
+    pub(crate) fn conv(&self) -> u64 {
+        self.held.conv().0
+    }
+
     pub(crate) fn now(&self) -> UnixMillis {
         self.shared.clock.now()
     }
 
     /// Members, or viewers of a live room.
     pub(crate) fn count(&self) -> u32 {
-        self.live.as_ref().map_or(self.record().member_count, Live::online)
+        self.live.as_ref().map_or_else(|| self.record().member_count, Live::online)
     }
 
     fn place(&self) -> Place<'_> {
@@ -204,6 +218,21 @@ impl Group {
         Ok(member.then(|| self.record().role(user)))
     }
 
+    /// Looks at the claim when nothing confirmed it for a while: another node may own the group by now.
+    async fn confirm(&mut self) {
+        let now = self.shared.clock.mono();
+        if now < self.confirmed + DOUBT {
+            return;
+        }
+        let groups = self.shared.groups.clone();
+        match groups.still_holds(&self.held).await {
+            Ok(true) => self.confirmed = now,
+            Ok(false) => self.lost = true,
+            // Not known: answers go on, changes find out.
+            Err(error) => tracing::debug!(%error, "a claim could not be looked at"),
+        }
+    }
+
     /// What the caller of a command is here.
     pub(crate) async fn rank(&mut self, origin: &Origin) -> Result<Rank> {
         if origin.admin || origin.operator.is_empty() {
@@ -236,6 +265,7 @@ impl Group {
         let done = self.store(done);
         self.keep_epoch().await?;
         let done = done?;
+        self.confirmed = self.shared.clock.mono();
         self.index.take(edits);
         self.version += 1;
         self.outbox.dirty |= events;

@@ -59,7 +59,14 @@ impl Groups for Grpc {
     async fn info(&self, request: Request<InfoRequest>) -> Answer<InfoReply> {
         let request = request.into_inner();
         let myself = request.self_;
-        self.run(request.app, &request.group_id, move |group| Box::pin(async move { group.info(&myself).await })).await
+        let app = SdkAppId(request.app);
+        let mut reply = self
+            .run(request.app, &request.group_id, move |group| Box::pin(async move { group.info(&myself).await }))
+            .await?;
+        let InfoReply { group, self_ } = reply.get_mut();
+        let conv = group.as_ref().map_or(0, |group| group.conv);
+        self.shared.fill_read(app, conv, self_.as_mut_slice()).await;
+        Ok(reply)
     }
 
     async fn modify(&self, request: Request<ModifyRequest>) -> Answer<ModifyReply> {
@@ -89,7 +96,15 @@ impl Groups for Grpc {
     async fn members(&self, request: Request<MembersRequest>) -> Answer<MembersReply> {
         let request = request.into_inner();
         let (app, id) = (request.app, request.group_id.clone());
-        self.run(app, &id, move |group| Box::pin(async move { group.members(&request).await })).await
+        let (conv, mut reply) = self
+            .shared
+            .call(SdkAppId(app), &GroupId::parse(&id).map_err(|refusal| status::to_status(&refusal))?, move |group| {
+                Box::pin(async move { Ok((group.conv(), group.members(&request).await?)) })
+            })
+            .await
+            .map_err(|refusal| status::to_status(&refusal))?;
+        self.shared.fill_read(SdkAppId(app), conv, &mut reply.members).await;
+        answer(Ok(reply))
     }
 
     async fn roles(&self, request: Request<RolesRequest>) -> Answer<RolesReply> {

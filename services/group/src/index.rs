@@ -110,6 +110,12 @@ impl Index {
         self.cached.extend(states.into_iter().map(|state| (state.user.clone(), state)));
     }
 
+    /// Notes when a member of a group remembered whole last sent. True when he is one.
+    pub(crate) fn spoke(&mut self, user: &str, at: UnixMillis) -> bool {
+        let member = self.members.get_mut(user);
+        member.map(|member| member.last_send = Some(at)).is_some()
+    }
+
     /// Forgets what may be wrong after a change that failed half way.
     pub(crate) fn doubt(&mut self) {
         self.cached.clear();

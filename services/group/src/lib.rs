@@ -35,9 +35,9 @@ pub mod rules;
 pub mod shaping;
 mod shared;
 mod takeover;
-pub mod tips;
 #[cfg(test)]
 mod tests;
+pub mod tips;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,7 @@ use linnet_runtime::{Clock, Metrics, Rng, Tasks};
 use linnet_store::Store;
 use linnet_store::groups::Groups;
 use linnet_store::ids::ConvIds;
+use linnet_store::positions::Positions;
 use linnet_types::NodeId;
 use tonic::service::Routes;
 
@@ -124,7 +125,8 @@ pub fn start(config: Config, deps: Deps) -> Running {
         config,
         cluster: deps.cluster,
         groups: Groups::new(deps.store.clone()),
-        ids: ConvIds::new(deps.store),
+        ids: ConvIds::new(deps.store.clone()),
+        positions: Positions::new(deps.store),
         publisher: publisher.clone(),
         admission,
         apps: deps.apps,

@@ -112,7 +112,7 @@ impl<T> LiveShaper<T> {
             out.admitted.push(item);
             return out;
         }
-        self.slice.get_or_insert((now.plus_ms(SLICE_MS), 0));
+        self.slice.get_or_insert_with(|| (now.plus_ms(SLICE_MS), 0));
         self.pending[priority as usize].push_back((now, item));
         if self.waiting() > (rate as usize).saturating_mul(PENDING_SECONDS).max(16) {
             out.dropped.extend(self.worst(rng));

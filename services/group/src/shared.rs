@@ -9,6 +9,7 @@ use linnet_delivery::Publisher;
 use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::groups::Groups;
 use linnet_store::ids::ConvIds;
+use linnet_store::positions::Positions;
 use linnet_types::{GroupId, SdkAppId};
 use tokio::sync::Semaphore;
 
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: Cluster,
     pub(crate) groups: Groups,
     pub(crate) ids: ConvIds,
+    pub(crate) positions: Positions,
     pub(crate) publisher: Publisher,
     pub(crate) admission: Admission,
     pub(crate) apps: Apps,
@@ -45,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) cluster: Cluster,
     pub(crate) groups: Groups,
     pub(crate) ids: ConvIds,
+    pub(crate) positions: Positions,
     pub(crate) publisher: Publisher,
     pub(crate) admission: Admission,
     pub(crate) apps: Apps,
@@ -61,6 +64,7 @@ impl Shared {
             cluster: parts.cluster,
             groups: parts.groups,
             ids: parts.ids,
+            positions: parts.positions,
             publisher: parts.publisher,
             admission: parts.admission,
             apps: parts.apps,

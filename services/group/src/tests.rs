@@ -4,6 +4,7 @@ mod fakes;
 mod groups;
 mod live;
 mod sending;
+mod storms;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,9 +61,13 @@ pub(super) fn hooked() -> AppSettings {
 
 impl World {
     pub(super) async fn new(settings: AppSettings) -> Self {
+        Self::seeded(settings, 7, Faults::none()).await
+    }
+
+    pub(super) async fn seeded(settings: AppSettings, seed: u64, faults: Faults) -> Self {
         let clock = Clock::simulated(T0);
         let metrics = Metrics::new();
-        let rng = Rng::seeded(7);
+        let rng = Rng::seeded(seed);
         let cluster = Cluster::alone(NodeId::trusted(NODE), linnet_cluster::RpcConfig::default(), &metrics);
         let bus = Local::new(&metrics).bus();
         let seen = bus.subscribe(subject::gw(&NodeId::trusted(NODE))).await.expect("subscribes");
@@ -73,7 +78,7 @@ impl World {
         cluster.register_local(&node, Service::Account, Routes::new(AccountsServer::new(FakeAccounts)));
         cluster.register_local(&node, Service::Callback, Routes::new(CallbacksServer::new(hooks.clone())));
         cluster.register_local(&node, Service::Session, Routes::new(SessionsServer::new(FakeSessions(NODE))));
-        let rows = SimRows::new(rng.fork("rows"), clock.clone(), Faults::none());
+        let rows = SimRows::new(rng.fork("rows"), clock.clone(), faults);
         let tasks = Tasks::new(&metrics);
         let mut world = Self {
             apps: Apps::fixed([app_with(settings)]),
@@ -257,9 +262,9 @@ pub(super) async fn drain(seen: &mut Subscription) -> Vec<Record> {
 }
 
 pub(super) fn done<T>(reply: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Refusal> {
-    reply.map(tonic::Response::into_inner).map_err(|why| {
-        status::from_status(&why).unwrap_or_else(|| panic!("a fault: {why:?}"))
-    })
+    reply
+        .map(tonic::Response::into_inner)
+        .map_err(|why| status::from_status(&why).unwrap_or_else(|| panic!("a fault: {why:?}")))
 }
 
 pub(super) fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> u32 {

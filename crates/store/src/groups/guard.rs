@@ -188,6 +188,16 @@ impl Groups {
         Err(Error::Stale { table: GROUP.name, ours: seen, theirs: seen.next() })
     }
 
+    /// Whether the claim still stands, as the store says now. For holders that answer from memory and have not written
+    /// for a while.
+    ///
+    /// # Errors
+    /// [`Error`] of the store.
+    pub async fn still_holds(&self, held: &GroupGuard) -> Result<bool> {
+        let guard = self.store.guard(GROUP, &held.partition(0)).await?;
+        Ok(held.usable().is_ok() && guard.is_some_and(|guard| guard.epoch == held.epoch))
+    }
+
     /// Reads what a claim of partition 0 made trustworthy.
     async fn load(&self, app: SdkAppId, conv: ConvId, guard: Guard) -> Result<GroupGuard> {
         // Noted as open before anything is done with it, so a node that takes over later finds it.

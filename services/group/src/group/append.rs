@@ -91,6 +91,7 @@ impl Group {
     }
 
     fn take(&mut self, messages: Vec<Message>, reply: AppendReply) -> Vec<Stored> {
+        self.confirmed = self.shared.clock.mono();
         let mut stored = Vec::with_capacity(messages.len());
         for (mut message, at) in messages.into_iter().zip(reply.appended) {
             (message.seq, message.ord, message.time_ms) = (at.seq, at.ord, at.time_ms);

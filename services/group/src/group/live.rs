@@ -117,6 +117,7 @@ impl Live {
     }
 
     /// Everything that waits for its turn.
+    #[expect(clippy::vec_box, reason = "handed on as they are; each is half a kilobyte")]
     pub(super) fn drain(&mut self) -> Vec<Box<Sending>> {
         self.shaper.drain()
     }
@@ -265,6 +266,9 @@ impl Group {
             Some(viewers) if viewers.incarnation == request.incarnation => viewers.local = request.local,
             _ => return LiveDeltaReply { unknown: true, online: live.online() },
         }
+        for (count, shed) in live.shaped.iter_mut().zip(&request.shed) {
+            *count += shed;
+        }
         let online = live.online();
         let users = |names: &[String]| names.iter().map(|name| UserId::trusted(name.as_str())).collect::<Vec<_>>();
         let (joined, left) = (users(&request.joined), users(&request.left));
@@ -284,6 +288,9 @@ impl Group {
             let mut tips = each(joined, Tip::Joined);
             tips.extend(each(left, Tip::Left));
             self.live_tips(tips);
+        }
+        for shed in &request.shed_messages {
+            self.tell_shaped(shed, now);
         }
         LiveDeltaReply { unknown: false, online }
     }

@@ -193,7 +193,7 @@ impl Group {
         let operator = self.operator(people, origin);
         let names = users.iter().map(ToString::to_string).collect();
         let joined = control(control::Kind::Joined(Membership { users: names }));
-        let tip = tip.then(|| (Tip::Invited(persons), origin, operator));
+        let tip = tip.then_some((Tip::Invited(persons), origin, operator));
         self.tell(vec![joined], tip, &[]).await;
         let notice = self.notice(NoticeKind::Invited, &origin.operator, json!({}));
         self.notify(users, &notice);
@@ -250,7 +250,7 @@ impl Group {
         let users = gone.iter().map(ToString::to_string).collect();
         let kicked = control(control::Kind::Kicked(Membership { users }));
         let operator = self.operator(people, origin);
-        let tip = (!silence).then(|| (Tip::Kicked(persons), origin, operator));
+        let tip = (!silence).then_some((Tip::Kicked(persons), origin, operator));
         // Published apart from the tip: the batch that carries the tip goes to members only.
         self.tell(vec![kicked], None, gone).await;
         self.tell(Vec::new(), tip, &[]).await;

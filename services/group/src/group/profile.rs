@@ -45,7 +45,8 @@ impl Group {
         self.apply(change).await?;
         let controls = muted.map(|on| control(control::Kind::MuteAll(on))).into_iter().collect();
         let operator = self.operator(people, &origin);
-        let tip = (!modified.fields.is_empty()).then(|| (Tip::Profile(modified.fields), &origin, operator));
+        let seen = !modified.fields.is_empty();
+        let tip = seen.then_some((Tip::Profile(modified.fields), &origin, operator));
         self.tell(controls, tip, &[]).await;
         Ok(())
     }

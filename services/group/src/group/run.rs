@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use linnet_store::groups::{Change, Edit, UserEdit};
 use linnet_types::UnixMillis;
 use tokio::sync::mpsc;
 
@@ -49,6 +50,9 @@ impl Group {
         if let Ok(app) = self.shared.app(self.held.app()).await {
             self.app = app;
         }
+        if !taken.is_empty() {
+            self.confirm().await;
+        }
         for command in taken.drain(..) {
             if self.lost {
                 refuse(command);
@@ -67,6 +71,9 @@ impl Group {
         if !self.lost && !self.dismissed {
             Box::pin(self.tick_live()).await;
             self.tick_outbox().await;
+            if let Err(refusal) = self.keep_epoch().await {
+                tracing::debug!(%refusal, "a group lost its log");
+            }
         }
     }
 
@@ -115,7 +122,28 @@ impl Group {
         self.let_go().await;
     }
 
+    /// When members last sent is written once, when the group leaves memory.
+    async fn note_speakers(&mut self) {
+        let mut change = Change::at(self.now());
+        for user in std::mem::take(&mut self.spoke) {
+            if let Some(member) = self.index.members().get(&user) {
+                let role = self.record().role(&user);
+                let member = linnet_store::groups::Member { role, ..member.clone() };
+                let edit = UserEdit { member: Edit::Put(member), ..UserEdit::new(user) };
+                change = change.user(edit);
+            }
+        }
+        if !change.users.is_empty()
+            && let Err(refusal) = self.apply(change).await
+        {
+            tracing::debug!(%refusal, "when members last sent is not written");
+        }
+    }
+
     async fn let_go(mut self) {
+        if !self.dismissed {
+            self.note_speakers().await;
+        }
         self.flush_outbox().await;
         if self.dismissed {
             let groups = self.shared.groups.clone();

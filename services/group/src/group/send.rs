@@ -22,6 +22,7 @@ use crate::shared::Shared;
 pub(crate) const WINDOW: Duration = Duration::from_secs(300);
 /// Drop reason of a shaped message.
 pub(crate) const SHAPED: &str = "MsgFreqCtrl";
+const OVER: &str = "over the message rate of the group";
 /// Mentions everybody.
 const ALL: &str = "__kImSDK_MesssageAtALL__";
 
@@ -200,7 +201,8 @@ pub(crate) fn check_shape(message: &Message, kind: GroupType, settings: &AppSett
         rules::allow(kind, Rank::App, Act::Target)?;
     }
     let text = std::str::from_utf8(&message.body).map_err(|_| bad("MsgBody is not UTF-8"))?;
-    MsgBody::parse(text).map(drop)
+    // The edge has its own codes for shapes; what comes this far is a parameter like any other.
+    MsgBody::parse(text).map(drop).map_err(|refusal| bad(&refusal.info))
 }
 
 /// Puts a message into the actor's mailbox without waiting.
@@ -294,6 +296,7 @@ impl Group {
         self.publish(published, &[]);
     }
 
+    #[expect(clippy::vec_box, reason = "handed on as they are; each is half a kilobyte")]
     async fn store_and_publish(&mut self, sendings: Vec<Box<Sending>>, records: &mut Vec<Record>) {
         if sendings.is_empty() {
             return;
@@ -303,6 +306,9 @@ impl Group {
         for (sending, outcome) in sendings.into_iter().zip(outcomes) {
             match outcome {
                 Ok(message) => {
+                    if self.index.spoke(&message.from, UnixMillis(message.time_ms)) {
+                        self.spoke.insert(UserId::trusted(message.from.as_str()));
+                    }
                     let reply = answer(&message, Outcome::Stored);
                     records.push(message_record(message, sending.connection));
                     let _ = sending.reply.send((Ok(reply), false));
@@ -328,25 +334,32 @@ impl Group {
 
     /// Over the rate: the sender is told success with the reason, or 10023 where the app wants that.
     pub(super) fn shape_out(&mut self, sending: Sending, now: UnixMillis) {
-        let why = Refusal::new(code::GROUP_TOO_FAST, "over the message rate of the group");
+        let why = Refusal::new(code::GROUP_TOO_FAST, OVER);
         let as_error = self.app.settings.group_rate_error && !self.kind().is_live();
         let outcome = if as_error {
-            Err(why.clone())
+            Err(why)
         } else {
-            let mut message = sending.message.clone();
-            message.time_ms = now.0;
-            Ok(SendReply { drop_reason: SHAPED.to_owned(), ..answer(&message, Outcome::Shaped) })
+            let told = answer(&sending.message, Outcome::Shaped);
+            Ok(SendReply { drop_reason: SHAPED.to_owned(), time_ms: now.0, ..told })
         };
         // A refusal is told by the caller of the loop, as every refusal is.
-        if !as_error && wants(&self.app.settings, command::SEND_EXCEPTION) {
-            let body = hooks::exception(self.record().group.as_str(), self.kind(), &sending.message, now, &why).json();
-            let origin = origin_of(&sending.message);
-            let id = format!("g{}-x-{}-{}", self.held.conv().0, sending.message.from, sending.message.random);
-            let event =
-                hooks::event(self.held.app(), command::SEND_EXCEPTION, self.held.conv().0, id, body, &origin, now);
-            self.shared.post(vec![event]);
+        if !as_error {
+            self.tell_shaped(&sending.message, now);
         }
         let _ = sending.reply.send((outcome, false));
+    }
+
+    /// The app hears of a message that was dropped by the rate.
+    pub(super) fn tell_shaped(&self, message: &Message, now: UnixMillis) {
+        if !wants(&self.app.settings, command::SEND_EXCEPTION) {
+            return;
+        }
+        let why = Refusal::new(code::GROUP_TOO_FAST, OVER);
+        let body = hooks::exception(self.record().group.as_str(), self.kind(), message, now, &why).json();
+        let conv = self.held.conv().0;
+        let id = format!("g{conv}-x-{}-{}", message.from, message.random);
+        let origin = origin_of(message);
+        self.shared.post(vec![hooks::event(self.held.app(), command::SEND_EXCEPTION, conv, id, body, &origin, now)]);
     }
 }
 

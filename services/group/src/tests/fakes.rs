@@ -103,10 +103,7 @@ impl Messages for FakeLogs {
         Ok(Response::new(messages::AppendReply { appended }))
     }
 
-    async fn fence(
-        &self,
-        request: Request<messages::FenceRequest>,
-    ) -> Result<Response<messages::FenceReply>, Status> {
+    async fn fence(&self, request: Request<messages::FenceRequest>) -> Result<Response<messages::FenceReply>, Status> {
         let request = request.into_inner();
         let mut logs = self.logs.lock();
         let log = logs.entry(request.conv).or_default();
@@ -183,10 +180,7 @@ pub(crate) struct FakeAccounts;
 
 #[tonic::async_trait]
 impl Accounts for FakeAccounts {
-    async fn lookup(
-        &self,
-        request: Request<account::LookupRequest>,
-    ) -> Result<Response<account::LookupReply>, Status> {
+    async fn lookup(&self, request: Request<account::LookupRequest>) -> Result<Response<account::LookupReply>, Status> {
         let users = request.into_inner().users;
         let accounts = users
             .into_iter()
@@ -223,7 +217,10 @@ pub(crate) struct FakeHooks {
 }
 
 impl FakeHooks {
-    pub(crate) fn answer(&self, script: impl Fn(&callback::Event) -> (callback::BeforeReply, Duration) + Send + 'static) {
+    pub(crate) fn answer(
+        &self,
+        script: impl Fn(&callback::Event) -> (callback::BeforeReply, Duration) + Send + 'static,
+    ) {
         *self.script.lock() = Some(Box::new(script));
     }
 
@@ -291,10 +288,7 @@ pub(crate) struct FakeSessions(pub(crate) &'static str);
 
 #[tonic::async_trait]
 impl Sessions for FakeSessions {
-    async fn r#where(
-        &self,
-        request: Request<session::WhereRequest>,
-    ) -> Result<Response<session::WhereReply>, Status> {
+    async fn r#where(&self, request: Request<session::WhereRequest>) -> Result<Response<session::WhereReply>, Status> {
         let users = request.into_inner().users;
         let place = session::Places { gateways: vec![self.0.to_owned()], rev: 1 };
         Ok(Response::new(session::WhereReply { places: vec![place; users.len()] }))

@@ -209,12 +209,8 @@ async fn roles_change_hands_and_are_told() {
     modify("bob", "Admin", "alice").await.expect("appointed");
     assert_eq!(world.roles("g", &["bob"]).await, ["Admin"]);
     world.kick("g", &["carol"], by("bob")).await.expect("admins kick members");
-    let owner = ChangeOwnerRequest {
-        app: APP.0,
-        group_id: "g".into(),
-        new_owner: "bob".into(),
-        origin: Some(by("alice")),
-    };
+    let owner =
+        ChangeOwnerRequest { app: APP.0, group_id: "g".into(), new_owner: "bob".into(), origin: Some(by("alice")) };
     done(world.groups().change_owner(owner).await).expect("changed");
     assert_eq!(world.roles("g", &["alice", "bob"]).await, ["Member", "Owner"]);
     let all = world.delivered().await;
@@ -232,7 +228,8 @@ async fn roles_change_hands_and_are_told() {
 async fn profile_changes_keep_rights_sizes_and_tell_only_what_changed() {
     let world = World::new(AppSettings { group_keys: "k".into(), ..hooked() }).await;
     world.create("Public", "g", "alice", &["bob"]).await;
-    let base = ModifyRequest { app: APP.0, group_id: "g".into(), origin: Some(by("alice")), ..ModifyRequest::default() };
+    let base =
+        ModifyRequest { app: APP.0, group_id: "g".into(), origin: Some(by("alice")), ..ModifyRequest::default() };
     let modify = |change: fn(&mut ModifyRequest)| {
         let mut request = base.clone();
         change(&mut request);
@@ -451,12 +448,7 @@ async fn a_community_of_thousands_is_listed_sent_to_and_left_without_walking_it(
         }
     }
     assert_eq!(seen.len(), 1_201);
-    let quit = QuitRequest {
-        app: APP.0,
-        group_id: "@TGS#_c".into(),
-        user: "u0-0".into(),
-        origin: Some(by("u0-0")),
-    };
+    let quit = QuitRequest { app: APP.0, group_id: "@TGS#_c".into(), user: "u0-0".into(), origin: Some(by("u0-0")) };
     done(world.groups().quit(quit).await).expect("left");
     assert_eq!(world.info("@TGS#_c").await.expect("info").member_num, 1_200);
 }

@@ -117,8 +117,13 @@ async fn notices_and_controls_pass_while_messages_are_shaped() {
         let (world, from) = (&world, format!("u{i}"));
         async move { send_as(world, &from, "x", Priority::Normal).await }
     });
-    let notify =
-        NotifyRequest { app: APP.0, group_id: "l".into(), content: "sale".into(), origin: Some(admin()), ..NotifyRequest::default() };
+    let notify = NotifyRequest {
+        app: APP.0,
+        group_id: "l".into(),
+        content: "sale".into(),
+        origin: Some(admin()),
+        ..NotifyRequest::default()
+    };
     let mut groups = world.groups();
     let (outcomes, told) = tokio::join!(futures::future::join_all(flood), groups.notify(notify));
     done(told).expect("told");

@@ -160,7 +160,13 @@ async fn a_before_webhook_refuses_drops_and_rewrites() {
     world.create("Public", "g", "alice", &[]).await;
     world.hooks.answer(|event| {
         let text = String::from_utf8_lossy(&event.body).into_owned();
-        let decision = if text.contains("bad") { 1 } else if text.contains("own") { 10_101 } else { 2 };
+        let decision = if text.contains("bad") {
+            1
+        } else if text.contains("own") {
+            10_101
+        } else {
+            2
+        };
         let body = r#"[{"MsgType":"TIMTextElem","MsgContent":{"Text":"rewritten"}}]"#;
         let reply = if text.contains("rewrite") {
             BeforeReply { msg_body: body.into(), ..BeforeReply::default() }
