@@ -37,6 +37,16 @@ pub enum Status {
     AliasOf(&'static str),
 }
 
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Without(what) => write!(f, "without {what}"),
+            Self::AliasOf(name) => write!(f, "is {}", name.rsplit('/').next().unwrap_or(name)),
+        }
+    }
+}
+
 pub(crate) type Handler = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Result<Reply, Refusal>>;
 
 impl Entry {
@@ -203,6 +213,24 @@ pub fn catalogue() -> &'static [Entry] {
     CATALOGUE
 }
 
+/// The catalogue as tables of Markdown, one per service, for the documentation.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = String::new();
+    let mut service = "";
+    for entry in CATALOGUE {
+        if entry.service() != service {
+            service = entry.service();
+            out +=
+                &format!("\n### `{service}`\n\n| command | does | calls/s | cap | status |\n|---|---|---|---|---|\n");
+        }
+        let command = entry.name.rsplit('/').next().unwrap_or(entry.name);
+        let rate = entry.rate.map_or_else(|| "app setting".to_owned(), |rate| rate.to_string());
+        out += &format!("| `{command}` | {} | {rate} | {} | {} |\n", entry.doc, entry.limits, entry.status);
+    }
+    out.trim_start().to_owned()
+}
+
 /// The command of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Entry> {
     CATALOGUE.iter().find(|entry| entry.name == name)
@@ -224,6 +252,19 @@ mod tests {
                 assert!(names.contains(other), "{entry:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_documentation_has_a_table_per_service_and_a_row_per_command() {
+        let text = markdown();
+        let services: HashSet<_> = CATALOGUE.iter().map(Entry::service).collect();
+        assert_eq!(text.matches("### ").count(), services.len());
+        assert_eq!(text.lines().filter(|line| line.starts_with("| `")).count(), CATALOGUE.len());
+        assert!(
+            text.contains(
+                "| `querystate` | who is online, by platform | 200 | 500 accounts | is query_online_status |"
+            )
+        );
     }
 
     #[test]

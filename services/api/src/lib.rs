@@ -29,6 +29,6 @@ mod services;
 mod target;
 mod throttle;
 
-pub use catalogue::{Entry, Status, catalogue};
+pub use catalogue::{Entry, Status, catalogue, markdown};
 pub use config::Config;
 pub use edge::{Deps, Running, start};

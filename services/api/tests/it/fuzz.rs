@@ -76,7 +76,7 @@ fn command() -> impl Strategy<Value = &'static str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn any_request_line(path in "[ -~]{0,60}", query in "[ -~]{0,120}", method in "(GET|POST|PUT|X)") {
