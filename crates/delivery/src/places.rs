@@ -17,8 +17,10 @@ pub(crate) const FRESH_FOR: Duration = Duration::from_secs(60);
 const REFRESH_AT: Duration = Duration::from_secs(45);
 /// Life of a guess made because the session service did not answer.
 const GUESS_FOR: Duration = Duration::from_secs(2);
-/// A gateway that gains a user is told of what was sent to him this long ago.
+/// A gateway that gains a user is told of what was sent to him this long ago: while the hint was on its way.
 const RECENT_FOR: Duration = Duration::from_secs(6);
+/// The same when hints may have been lost: as long as a wrong entry could live.
+const RECENT_KEEP: Duration = FRESH_FOR;
 /// Conversations remembered for that, per user.
 const RECENT_MAX: usize = 16;
 /// Batches that wait for one user's place; of older ones only the heads are told.
@@ -61,7 +63,16 @@ struct Entry {
     /// A question is queued or on its way.
     asked: bool,
     waiting: VecDeque<Arc<Direct>>,
-    recent: VecDeque<(Duration, Arc<Direct>)>,
+    recent: VecDeque<Recent>,
+}
+
+/// What a gateway that gains the user is told of one conversation, or of his own events.
+#[derive(Debug)]
+struct Recent {
+    at: Duration,
+    conv: u64,
+    epoch: u64,
+    batch: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +151,30 @@ impl Places {
         }
     }
 
+    /// A gateway does not have this user (any more).
+    pub(crate) fn moved(&mut self, key: &Key, gateway: &NodeId) {
+        let Some(entry) = self.get(key) else { return };
+        if !entry.gateways.contains(gateway) || entry.asked {
+            return;
+        }
+        (entry.learned, entry.asked) = (None, true);
+        self.wanted.push(key.clone());
+    }
+
+    /// Hints may have been lost: nothing is known any more, and those who were sent to are asked about at once. Walks all
+    /// users; for the rare moment when the bus comes back.
+    pub(crate) fn distrust(&mut self) {
+        for (app, users) in &mut self.users {
+            for (user, entry) in users {
+                entry.learned = None;
+                if !entry.asked && !entry.recent.is_empty() {
+                    entry.asked = true;
+                    self.wanted.push((*app, user.clone()));
+                }
+            }
+        }
+    }
+
     /// Forgets users who were not sent to for a while, and the oldest above the bound.
     pub(crate) fn sweep(&mut self, now: Duration) {
         // A slice at a time: this runs under the lock of every direct publish.
@@ -183,25 +218,25 @@ impl Entry {
         }
     }
 
-    fn remember(&mut self, now: Duration, direct: &Arc<Direct>) {
-        if self.recent.iter().any(|(_, newer)| newer.conv == direct.conv && newer.epoch > direct.epoch) {
+    fn remember(&mut self, now: Duration, direct: &Direct) {
+        let Direct { conv, epoch, .. } = *direct;
+        if self.recent.iter().any(|newer| newer.conv == conv && newer.epoch > epoch) {
             return;
         }
-        self.recent.retain(|(at, old)| *at + RECENT_FOR >= now && (old.conv == 0 || old.conv != direct.conv));
+        self.recent.retain(|old| old.at + RECENT_KEEP >= now && (old.conv == 0 || old.conv != conv));
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
         }
-        self.recent.push_back((now, Arc::clone(direct)));
+        self.recent.push_back(Recent { at: now, conv, epoch, batch: direct.repeated() });
     }
 
     fn learn(&mut self, now: Duration, gateways: Vec<NodeId>, rev: u64, life: Duration) -> Vec<Freed> {
         let mut freed = Vec::new();
         let known = self.age(now).is_some();
-        self.recent.retain(|(at, _)| *at + RECENT_FOR >= now);
+        let window = if known { RECENT_FOR } else { RECENT_KEEP };
         for gateway in gateways.iter().filter(|gateway| !known || !self.gateways.contains(gateway)) {
-            let recent =
-                self.recent.iter().map(|(_, direct)| Freed { gateway: gateway.clone(), batch: direct.repeated() });
-            freed.extend(recent);
+            let recent = self.recent.iter().filter(|recent| recent.at + window >= now);
+            freed.extend(recent.map(|recent| Freed { gateway: gateway.clone(), batch: recent.batch.clone() }));
         }
         for direct in std::mem::take(&mut self.waiting) {
             freed

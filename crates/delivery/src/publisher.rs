@@ -7,7 +7,7 @@ mod stream;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +35,8 @@ use stream::StreamState;
 
 /// Bus messages waiting to leave.
 const OUT: usize = 16_384;
+/// While the bus is away it is tried this often.
+const PROBE: Duration = Duration::from_millis(200);
 /// How long the way to the bus stays open for others who still finish work while the node drains.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -130,7 +132,7 @@ impl Publisher {
             kept,
             metrics,
         });
-        tasks.spawn("delivery.out", send_all(deps.bus.clone(), outgoing, tasks.clone(), inner.metrics.clone()));
+        tasks.spawn("delivery.out", send_all(deps.bus.clone(), outgoing, tasks.clone(), Arc::downgrade(&inner)));
         tasks.spawn("delivery.repeat", repeat::run(Arc::clone(&inner), tasks.clone()));
         tasks.spawn("delivery.hints", direct::hints(Arc::clone(&inner), deps.bus, tasks.clone()));
         tasks.spawn("delivery.places", direct::lookups(Arc::clone(&inner), deps.cluster, deps.rng, tasks.clone()));
@@ -201,18 +203,39 @@ impl Inner {
 }
 
 /// Moves what was published to the bus, in order. While the node drains it goes on until nothing came for a while.
-async fn send_all(bus: Bus, mut outgoing: mpsc::Receiver<(Subject, Bytes)>, tasks: Tasks, metrics: OwnerMetrics) {
+async fn send_all(bus: Bus, mut outgoing: mpsc::Receiver<(Subject, Bytes)>, tasks: Tasks, inner: Weak<Inner>) {
     let draining = tasks.draining();
+    let mut down = false;
     loop {
         let next = tokio::select! {
             biased;
             next = outgoing.recv() => next,
             () = draining.cancelled() => tokio::time::timeout(LINGER, outgoing.recv()).await.ok().flatten(),
+            () = tokio::time::sleep(PROBE), if down => {
+                down = bus.flush().await.is_err();
+                back(&inner, down);
+                continue;
+            }
         };
         let Some((subject, payload)) = next else { return };
-        if let Err(error) = bus.publish(subject, payload).await {
-            metrics.not_queued.inc();
+        let sent = bus.publish(subject, payload).await;
+        if down && sent.is_ok() {
+            down = false;
+            back(&inner, down);
+        }
+        if let Err(error) = sent {
+            down = true;
+            if let Some(inner) = inner.upgrade() {
+                inner.metrics.not_queued.inc();
+            }
             tracing::debug!(%error, "not published");
         }
+    }
+}
+
+/// Once the bus is back, says all numbers again.
+fn back(inner: &Weak<Inner>, down: bool) {
+    if !down && let Some(inner) = inner.upgrade() {
+        inner.repeat_all();
     }
 }

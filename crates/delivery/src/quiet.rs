@@ -18,12 +18,15 @@ pub(crate) const REPEATS: [Duration; 6] = [
 pub(crate) struct Quiet {
     last: Duration,
     step: usize,
-    queued: bool,
+    /// Its one valid place in the queue; other entries are left over.
+    queued: Option<Duration>,
 }
 
 /// What to do with a stream whose time has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
+    /// A left-over entry: it has another place in the queue.
+    Elsewhere,
     /// Published again meanwhile: look again then.
     Later(Duration),
     /// Say the number; look again then.
@@ -33,28 +36,34 @@ pub(crate) enum Due {
 }
 
 impl Quiet {
-    /// Something was published at `now`. Answers when to look at this stream, unless it is in the queue already.
+    /// Something was published at `now`. Answers when to look at this stream, unless it is in the queue early enough.
     pub(crate) fn touched(&mut self, now: Duration) -> Option<Duration> {
         self.last = now;
         self.step = 0;
-        if self.queued {
+        let first = now + REPEATS[0];
+        if self.queued.is_some_and(|at| at <= first) {
             return None;
         }
-        self.queued = true;
-        Some(now + REPEATS[0])
+        self.queued = Some(first);
+        self.queued
     }
 
-    /// Its place in the queue came up.
-    pub(crate) fn due(&mut self, now: Duration) -> Due {
-        let at = self.last + REPEATS[self.step];
-        if at > now {
-            return Due::Later(at);
+    /// Its place `at` in the queue came up.
+    pub(crate) fn due(&mut self, at: Duration, now: Duration) -> Due {
+        if self.queued != Some(at) {
+            return Due::Elsewhere;
+        }
+        let wanted = self.last + REPEATS[self.step];
+        if wanted > now {
+            self.queued = Some(wanted);
+            return Due::Later(wanted);
         }
         self.step += 1;
-        match REPEATS.get(self.step) {
-            Some(next) => Due::Repeat((self.last + *next).max(now)),
+        self.queued = REPEATS.get(self.step).map(|next| (self.last + *next).max(now));
+        match self.queued {
+            Some(next) => Due::Repeat(next),
             None => {
-                (self.queued, self.step) = (false, 0);
+                self.step = 0;
                 Due::Last
             }
         }
@@ -75,8 +84,8 @@ mod tests {
         let mut at = quiet.touched(ms(100)).unwrap();
         let mut said = Vec::new();
         loop {
-            match quiet.due(at) {
-                Due::Later(_) => panic!("nothing was published"),
+            match quiet.due(at, at) {
+                Due::Later(_) | Due::Elsewhere => panic!("nothing was published"),
                 Due::Repeat(next) => {
                     said.push(at - ms(100));
                     at = next;
@@ -96,7 +105,22 @@ mod tests {
         let mut quiet = Quiet::default();
         let at = quiet.touched(ms(0)).unwrap();
         assert_eq!(quiet.touched(ms(200)), None);
-        assert_eq!(quiet.due(at), Due::Later(ms(450)));
-        assert_eq!(quiet.due(ms(450)), Due::Repeat(ms(700)));
+        assert_eq!(quiet.due(at, at), Due::Later(ms(450)));
+        assert_eq!(quiet.due(ms(450), ms(450)), Due::Repeat(ms(700)));
+    }
+
+    #[test]
+    fn a_publish_after_a_pause_is_repeated_soon() {
+        let mut quiet = Quiet::default();
+        let mut at = quiet.touched(ms(0)).unwrap();
+        while let Due::Repeat(next) = quiet.due(at, at) {
+            at = next;
+            if at == ms(15_000) {
+                break;
+            }
+        }
+        assert_eq!(quiet.touched(ms(5_000)), Some(ms(5_250)), "not only at 15 s");
+        assert_eq!(quiet.due(ms(5_250), ms(5_250)), Due::Repeat(ms(5_500)));
+        assert_eq!(quiet.due(at, ms(15_000)), Due::Elsewhere);
     }
 }

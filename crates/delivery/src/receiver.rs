@@ -60,6 +60,11 @@ pub struct ReceiverDeps {
 pub trait Locals: Send + Sync + 'static {
     /// Those of `conv` at this moment; called from several tasks.
     fn local(&self, app: SdkAppId, conv: ConvId, which: Which) -> Local;
+
+    /// Whether the user has a connection here. The owner of a frame for one who has not is told that he moved.
+    fn is_here(&self, _app: SdkAppId, _user: &str) -> bool {
+        true
+    }
 }
 
 /// Which local members to name.
@@ -97,7 +102,9 @@ pub struct Interest {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "batches are shared; the large one is rare and not worth a box for all")]
 pub enum Delivered {
-    /// A batch. With `users`: for these users of this gateway; without: for all local members of its conversation.
+    /// A batch. With `users`: for these users of this gateway; without: for all local members of its conversation. With
+    /// users and no records it says how far the conversation is (`head_seq`, 0 = nothing): users who are behind read the
+    /// log. With `register`, users it names are new members of the conversation ([`Locals`]) unless they are present.
     Batch(Arc<Batch>),
     /// The conversation is registered or was checked, as of this place in its stream: stored positions up to
     /// `reply.head_seq` are in the log, and of `checked`, those in `reply.not_members` are no members.

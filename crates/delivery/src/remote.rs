@@ -7,7 +7,7 @@ use linnet_cluster::{Cluster, RouteKey, Service};
 use linnet_proto::delivery::delivery_client::DeliveryClient;
 use linnet_proto::delivery::{
     DeregisterReply, DeregisterRequest, MissingFramesReply, MissingFramesRequest, MissingReply, MissingRequest,
-    RegisterReply, RegisterRequest,
+    MovedRequest, RegisterReply, RegisterRequest,
 };
 use linnet_proto::session::sessions_client::SessionsClient;
 use linnet_proto::session::{Places, WhereRequest};
@@ -142,6 +142,12 @@ impl Owners {
         let mut owner = DeliveryClient::new(self.cluster.for_node(service, owner)?);
         let reply = owner.missing_frames(with_deadline(request, MISSING)).await;
         reply.map(tonic::Response::into_inner).map_err(|why| refusal_or(&why, code::BUSY))
+    }
+
+    pub(crate) async fn moved(&self, service: Service, owner: &NodeId, request: MovedRequest) {
+        let Ok(rpc) = self.cluster.for_node(service, owner) else { return };
+        // Lost, it is said again with the next frame.
+        let _ = DeliveryClient::new(rpc).moved(with_deadline(request, MISSING)).await;
     }
 
     pub(crate) fn lives(&self, node: &NodeId) -> bool {

@@ -29,6 +29,10 @@ impl Locals for LocalMembers {
         let stored = || Local { members: hub.interest.members(conv.0, which == Which::New), ..Local::default() };
         hub.rooms.local(conv.0, NAMED).unwrap_or_else(stored)
     }
+
+    fn is_here(&self, app: SdkAppId, user: &str) -> bool {
+        self.0.upgrade().is_some_and(|hub| hub.is_here(app.0, user))
+    }
 }
 
 /// Hands on until the receiver ends.
@@ -84,6 +88,9 @@ impl Hub {
         let named = batch.users.clone();
         let direct = !named.is_empty();
         let prepared = Arc::new(Prepared::new(batch, &self.me));
+        if direct && prepared.entries.is_empty() {
+            return self.tell_behind(&prepared, &named).await;
+        }
         if direct {
             let by_shard = self.refs_by_shard(prepared.app, &named);
             for (shard, refs) in by_shard.into_iter().enumerate().filter(|(_, refs)| !refs.is_empty()) {
@@ -161,6 +168,18 @@ impl Hub {
                 hub.interest.enter_user(&hub, app, &user, conv, &group).await;
             }
         });
+    }
+
+    /// A batch by name without records only says how far its conversation is: after a take-over, and to users who came
+    /// while something was sent to them elsewhere.
+    async fn tell_behind(&self, batch: &Prepared, users: &[String]) {
+        if batch.head_seq == 0 {
+            return;
+        }
+        for user in users {
+            let name = batch.name(batch.side(user));
+            self.tell_advanced(&self.seats_of(batch.app, user), name, batch.head_seq).await;
+        }
     }
 
     /// Tells connections that a conversation went on without them; without a name, that anything may have.

@@ -262,7 +262,12 @@ impl Hub {
     pub(crate) async fn kick(&self, kick: delivery::Kick) {
         for seat in self.seats_of(kick.app, &kick.user) {
             if kick.connections.is_empty() || kick.connections.contains(&seat.session.connection) {
-                self.end(seat.at, End::kicked(&kick.reason, &kick.by_platform)).await;
+                let end = match kick.reason.as_str() {
+                    // By a newer connection of the same instance: the user is not told of himself.
+                    "replaced" => End::new(Ended::LinkClose, 4002, "replaced by a newer connection"),
+                    reason => End::kicked(reason, &kick.by_platform),
+                };
+                self.end(seat.at, end).await;
             }
         }
     }

@@ -65,6 +65,11 @@ impl Direct {
         self.state.lock().links.get_mut(gateway).map(|link| act(&mut link.quiet))
     }
 
+    /// Every gateway frames were sent to.
+    pub(super) fn gateways(&self) -> Vec<NodeId> {
+        self.state.lock().links.keys().cloned().collect()
+    }
+
     pub(super) fn last_no(&self, gateway: &NodeId) -> u64 {
         self.state.lock().links.get(gateway).map_or(0, |link| link.no)
     }
@@ -147,6 +152,14 @@ impl Inner {
         }
     }
 
+    /// A gateway got frames for users it does not have.
+    pub(super) fn moved(&self, gateway: &NodeId, users: impl IntoIterator<Item = Key>) {
+        let mut state = self.direct.state.lock();
+        users.into_iter().for_each(|key| state.places.moved(&key, gateway));
+        drop(state);
+        self.direct.wanted.notify_one();
+    }
+
     fn answered(&self, key: &Key, places: linnet_proto::session::Places) {
         let now = self.clock.mono();
         let mut state = self.direct.state.lock();
@@ -183,8 +196,10 @@ pub(super) async fn hints(inner: Arc<Inner>, bus: Bus, tasks: Tasks) {
                         Ok(hint) => inner.hint(hint),
                         Err(error) => tracing::warn!(%error, "a presence hint cannot be read"),
                     },
-                    // Lost hints are repeated, and entries end after a minute.
-                    Some(Event::Lagged { .. }) => {}
+                    Some(Event::Lagged { .. }) => {
+                        inner.direct.state.lock().places.distrust();
+                        inner.direct.wanted.notify_one();
+                    }
                     None => break,
                 }
             }

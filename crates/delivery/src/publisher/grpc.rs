@@ -5,16 +5,20 @@ use std::sync::Arc;
 use linnet_proto::delivery::delivery_server::Delivery;
 use linnet_proto::delivery::{
     DeregisterReply, DeregisterRequest, MissingFramesReply, MissingFramesRequest, MissingReply, MissingRequest,
-    RegisterReply, RegisterRequest,
+    MovedReply, MovedRequest, RegisterReply, RegisterRequest,
 };
 use linnet_runtime::status::to_status;
 use linnet_types::{NodeId, Refusal, code};
 use tonic::{Request, Response, Status};
 
 use super::{Inner, Registrar};
+use crate::remote;
 
 /// Bytes of batches in one answer; the rest is asked for again. Below the 4 MB a gRPC message may have.
 const REPLY_BYTES: usize = 1 << 20;
+
+/// Users named in one `Moved`.
+const MOVED_MAX: usize = 500;
 
 /// The `Delivery` service of one publisher.
 pub struct Grpc {
@@ -88,5 +92,13 @@ impl Delivery for Grpc {
         reply.incarnation = self.inner.incarnation;
         self.inner.metrics.resent.inc_by(reply.frames.len() as u64);
         Ok(Response::new(reply))
+    }
+
+    async fn moved(&self, request: Request<MovedRequest>) -> Result<Response<MovedReply>, Status> {
+        let request = request.into_inner();
+        let gateway = NodeId::trusted(request.gateway);
+        let users = request.users.iter().take(MOVED_MAX).map(|user| remote::key(request.app, user));
+        self.inner.moved(&gateway, users);
+        Ok(Response::new(MovedReply {}))
     }
 }

@@ -57,7 +57,7 @@ impl Ord for Entry {
     }
 }
 
-/// The queue of due times. A stream or link is in it at most once.
+/// The queue of due times. A stream or link has one valid place in it.
 #[derive(Default)]
 pub(super) struct Repeats {
     queue: Mutex<(BinaryHeap<Reverse<Entry>>, u64)>,
@@ -83,11 +83,11 @@ impl Repeats {
         self.queue.lock().0.peek().map(|Reverse(entry)| entry.at)
     }
 
-    fn take_due(&self, until: Duration) -> Vec<Which> {
+    fn take_due(&self, until: Duration) -> Vec<(Duration, Which)> {
         let mut queue = self.queue.lock();
         let mut due = Vec::new();
         while queue.0.peek().is_some_and(|Reverse(entry)| entry.at <= until) {
-            due.extend(queue.0.pop().map(|Reverse(entry)| entry.which));
+            due.extend(queue.0.pop().map(|Reverse(entry)| (entry.at, entry.which)));
         }
         due
     }
@@ -116,6 +116,23 @@ impl Inner {
         self.metrics.repeats.inc();
     }
 
+    /// The bus was away: whatever it lost, and every repeat since, is made good by saying all numbers again.
+    pub(super) fn repeat_all(&self) {
+        let now = self.clock.mono();
+        for gateway in self.direct.gateways() {
+            let due = self.direct.on_quiet(&gateway, |quiet| quiet.touched(now)).flatten();
+            self.repeats.add(due, || Which::Link(gateway));
+        }
+        let streams: Vec<_> = self.streams.lock().values().cloned().collect();
+        for stream in streams {
+            let due = stream.on_quiet(|quiet| quiet.touched(now));
+            self.repeats.add(due, || Which::Stream(Arc::clone(&stream)));
+            if stream.is_group() {
+                self.announce(&stream);
+            }
+        }
+    }
+
     fn last_numbers(&self) -> LastNumbers {
         LastNumbers {
             owner: self.node.as_str().to_owned(),
@@ -128,14 +145,14 @@ impl Inner {
     fn repeat(&self, now: Duration) {
         let mut by_gateway: HashMap<NodeId, LastNumbers> = HashMap::new();
         let fresh = || self.last_numbers();
-        for which in self.repeats.take_due(now) {
-            let step = |quiet: &mut Quiet| quiet.due(now);
+        for (at, which) in self.repeats.take_due(now) {
+            let step = |quiet: &mut Quiet| quiet.due(at, now);
             let due = match &which {
                 Which::Stream(stream) => Some(stream.on_quiet(step)),
                 Which::Link(gateway) => self.direct.on_quiet(gateway, step),
             };
             let again = match due {
-                None => continue,
+                None | Some(Due::Elsewhere) => continue,
                 Some(Due::Later(at)) => {
                     self.repeats.add(Some(at), || which);
                     continue;

@@ -238,9 +238,13 @@ impl StreamState {
         self.closed.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_group(&self) -> bool {
+        matches!(self.name, ConvName::Group(_))
+    }
+
     /// Whether gateways of an owner before may still have to hear of this tenure.
     pub(super) fn is_new(&self, now: Duration) -> bool {
-        matches!(self.name, ConvName::Group(_)) && now <= self.opened + ANNOUNCE_FOR
+        self.is_group() && now <= self.opened + ANNOUNCE_FOR
     }
 
     pub(super) fn register(&self, request: &RegisterRequest) -> RegisterReply {

@@ -8,8 +8,10 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use linnet_bus::{Event, Subscription};
 use linnet_cluster::Service;
-use linnet_proto::delivery::{Batch, Envelope, Frame, LastNumbers, MissingFramesReply, MissingFramesRequest, envelope};
-use linnet_types::{NodeId, Refusal};
+use linnet_proto::delivery::{
+    Batch, Envelope, Frame, LastNumbers, MissingFramesReply, MissingFramesRequest, MovedRequest, envelope,
+};
+use linnet_types::{NodeId, Refusal, SdkAppId};
 use prost::Message as _;
 
 use super::conversation::Mail;
@@ -24,6 +26,9 @@ pub(super) const GIVE_UP: Duration = Duration::from_secs(5);
 const IN_VAIN: u32 = 20;
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// An owner is told of users who are not here at most this often; its answer to that is a look-up.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+const MOVED_MAX: usize = 500;
 /// Conversations whose epoch is remembered.
 const EPOCHS_MAX: usize = 200_000;
 
@@ -36,11 +41,14 @@ struct Link {
     busy: bool,
     tries: u32,
     hole_since: Duration,
+    /// When the owner was last told of users who are not here.
+    told_at: Option<Duration>,
 }
 
 enum Asked {
     Look(Key),
     Answer(Key, u64, Result<MissingFramesReply, Refusal>),
+    Told,
 }
 
 struct Links {
@@ -137,7 +145,14 @@ impl Links {
 
     /// The line of an owner; `None` when it has started again since.
     fn link(&mut self, key: &Key, incarnation: u64) -> Option<&mut Link> {
-        let fresh = || Link { incarnation, line: Line::new(1), busy: false, tries: 0, hole_since: Duration::ZERO };
+        let fresh = || Link {
+            incarnation,
+            line: Line::new(1),
+            busy: false,
+            tries: 0,
+            hole_since: Duration::ZERO,
+            told_at: None,
+        };
         let link = self.links.entry(key.clone()).or_insert_with(fresh);
         if link.incarnation < incarnation {
             // What the process before still had for us died with it; its conversations' new owners announce their heads.
@@ -154,6 +169,7 @@ impl Links {
         while let Some(frame) = self.links.get_mut(key).and_then(|link| link.line.pop()) {
             self.inner.received(|count| count.frames += 1);
             for batch in frame.batches {
+                self.tell_moved(key, &batch);
                 if !self.direct(batch).await {
                     return false;
                 }
@@ -161,6 +177,28 @@ impl Links {
         }
         self.look_at(key);
         true
+    }
+
+    /// Tells the owner about users of `batch` who are not here, unless it was told a moment ago.
+    fn tell_moved(&mut self, key: &Key, batch: &Batch) {
+        let app = SdkAppId(batch.app);
+        let now = self.inner.clock.mono();
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.told_at.is_some_and(|at| at + TELL_EVERY > now) {
+            return;
+        }
+        let absent = batch.users.iter().filter(|user| !self.inner.locals.is_here(app, user));
+        let users: Vec<_> = absent.take(MOVED_MAX).cloned().collect();
+        if users.is_empty() {
+            return;
+        }
+        link.told_at = Some(now);
+        let request = MovedRequest { gateway: self.inner.gateway.as_str().to_owned(), app: batch.app, users };
+        let (owners, (service, owner)) = (self.inner.owners.clone(), key.clone());
+        self.asked.push(Box::pin(async move {
+            owners.moved(service, &owner, request).await;
+            Asked::Told
+        }));
     }
 
     async fn direct(&mut self, batch: Batch) -> bool {
@@ -205,6 +243,7 @@ impl Links {
 
     async fn on_asked(&mut self, asked: Asked) -> bool {
         match asked {
+            Asked::Told => true,
             Asked::Look(key) => {
                 self.ask(key);
                 true

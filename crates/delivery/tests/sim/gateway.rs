@@ -42,6 +42,10 @@ impl Locals for Index {
         let present = members.present.iter().filter(|_| which == Which::All);
         Local { members: present.chain(&members.new).cloned().collect(), ..Local::default() }
     }
+
+    fn is_here(&self, _: SdkAppId, user: &str) -> bool {
+        self.users.lock().contains(user)
+    }
 }
 
 impl Gateway {
@@ -209,6 +213,9 @@ impl Gateway {
                     }
                     other => panic!("unexpected {other:?}"),
                 }
+            }
+            if batch.register {
+                self.said_to_be_in(user, batch.conv);
             }
             if !matches!(batch.key, Some(batch::Key::User(_))) && batch.records.is_empty() {
                 self.truth.lock().heard(user, batch.conv, batch.head_seq);

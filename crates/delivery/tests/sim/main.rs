@@ -91,6 +91,7 @@ fn a_kicked_user_receives_nothing_after_the_kick() {
                         40..50 => world.kick(conv),
                         50..60 => world.join(conv),
                         60..63 => world.store_unpublished(conv),
+                        63..65 => world.grow(conv),
                         _ => {}
                     }
                 }
@@ -134,6 +135,77 @@ fn a_new_tenure_is_heard_of_although_its_announcement_is_lost() {
             tokio::time::sleep(WITHIN).await;
             world.check(seed, "take-over");
             assert!(world.totals().1 > 0, "seed {seed}: what was never published can only come from the log");
+        });
+    }
+}
+
+/// While a group crosses the limit its batches go both ways, and each message is handed on once.
+#[test]
+fn a_growing_group_misses_nothing_and_nothing_comes_twice() {
+    let mut struck = Struck::default();
+    for seed in seeds(12) {
+        simulate(async {
+            let rng = Rng::seeded(seed);
+            let world = World::start(&rng, Sizes { small: 6, large: 0, users: 8 }).await;
+            world.faults(lossy(), slow_net());
+            for round in 0..120 {
+                for conv in world.convs() {
+                    match rng.below(100) {
+                        0..50 => world.send(conv),
+                        50..55 if round > 10 => world.grow(conv),
+                        _ => {}
+                    }
+                }
+                if round == 100 {
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                    world.crossed();
+                }
+                tokio::time::sleep(Duration::from_millis(rng.below(40))).await;
+            }
+            tokio::time::sleep(WITHIN).await;
+            world.check(seed, "crossing");
+            assert_eq!(world.doubles(), 0, "seed {seed}");
+            struck.add(&world);
+        });
+    }
+    struck.check();
+}
+
+/// The bus is away longer than anything is kept or repeated, and comes back: within 5 s everybody has everything, and the
+/// kicked are out.
+#[test]
+fn after_an_outage_of_the_bus_everybody_has_everything_within_5_s() {
+    for seed in seeds(20) {
+        simulate(async {
+            let rng = Rng::seeded(seed);
+            let world = World::start(&rng, Sizes { small: 6, large: 6, users: 6 }).await;
+            world.faults(lossy(), slow_net());
+            let traffic = async |rounds: u64| {
+                for _ in 0..rounds {
+                    for conv in world.convs() {
+                        match rng.below(100) {
+                            0..30 => world.send(conv),
+                            30..35 => world.kick(conv),
+                            35..40 => world.join(conv),
+                            _ => {}
+                        }
+                    }
+                    match rng.below(100) {
+                        0..10 => world.change_owners(&rng),
+                        10..30 => world.move_user(&rng),
+                        _ => {}
+                    }
+                    tokio::time::sleep(Duration::from_millis(rng.below(300))).await;
+                }
+            };
+            traffic(10).await;
+            world.bus_down();
+            traffic(10).await;
+            tokio::time::sleep(Duration::from_secs(rng.below(40))).await;
+            world.bus_up();
+            tokio::time::sleep(WITHIN).await;
+            world.check(seed, "outage");
+            assert!(world.totals().1 > 0, "seed {seed}: some of it can only come from the log");
         });
     }
 }

@@ -83,7 +83,7 @@ impl Owner {
         note(conv, || format!("{} claims {} at {} for {:?}", self.node, held.epoch, held.head, held.members()));
         let name = ConvName::Group(Conv::group(conv));
         let stream = self.publisher.open(APP, ConvId(conv), name, Epoch(held.epoch), Seq(held.head));
-        if !held.large {
+        if !held.large || held.crossing {
             stream.announce(Seq(held.head), &Audience::users(held.members()));
         }
         let stream = Arc::new(stream);
@@ -92,9 +92,9 @@ impl Owner {
     }
 
     fn publish(id: u64, conv: &Conv, stream: &Stream, records: Vec<Record>, users: Vec<UserId>) {
-        let audience = if conv.large { Audience::Registered } else { Audience::users(users) };
         note(id, || format!("published at {}: {records:?}", conv.head));
-        stream.publish(records, Seq(conv.head), &audience, PublishOptions::default());
+        let options = PublishOptions { register: conv.crossing, ..PublishOptions::default() };
+        stream.publish(records, Seq(conv.head), &conv.audience(users), options);
     }
 
     pub(crate) fn send(&self, id: u64) {
@@ -147,8 +147,7 @@ impl Owner {
         let mut truth = self.truth.lock();
         let conv = truth.convs.get_mut(&id).unwrap();
         let Some((stream, seq, users)) = conv.unpublished.take() else { return };
-        let audience = if conv.large { Audience::Registered } else { Audience::users(users) };
-        stream.publish(vec![message(seq)], Seq(seq), &audience, PublishOptions::default());
+        stream.publish(vec![message(seq)], Seq(seq), &conv.audience(users), PublishOptions::default());
         note(id, || format!("{} publishes {seq} late", self.node));
         truth.late += 1;
         drop(truth);

@@ -1,13 +1,13 @@
 //! The simulated cluster and the truth it is held against.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use linnet_bus::{Bus, FaultCounts, FaultPlan, Faulty, Local, subject};
 use linnet_cluster::{Cluster, LocalNet, Members, NetFaults, Node, RouteKey, RpcConfig, Script, Service, Sim};
-use linnet_delivery::Stream;
+use linnet_delivery::{Audience, Stream};
 use linnet_proto::session::sessions_server::{Sessions, SessionsServer};
 use linnet_proto::session::{self, Places, PlacesChanged, UserPlaces, WhereReply, WhereRequest};
 use linnet_runtime::{Clock, Metrics, Rng, Tasks};
@@ -49,6 +49,8 @@ pub(crate) struct Truth {
 
 pub(crate) struct Conv {
     pub(crate) large: bool,
+    /// Outgrew delivery by name a moment ago: batches go both ways.
+    pub(crate) crossing: bool,
     pub(crate) epoch: u64,
     /// Last stored position.
     pub(crate) head: u64,
@@ -65,6 +67,9 @@ pub(crate) struct Client {
     pub(crate) kicked_at: HashMap<u64, u64>,
     pub(crate) live: u64,
     pub(crate) fetched: u64,
+    live_seqs: HashSet<(u64, u64)>,
+    /// Messages that came live more than once.
+    doubles: u64,
 }
 
 impl Conv {
@@ -79,6 +84,14 @@ impl Conv {
 
     pub(crate) fn is_member(&self, user: &str) -> bool {
         self.spans.get(user).and_then(|spans| spans.last()).is_some_and(|span| span.1.is_none())
+    }
+
+    pub(crate) fn audience(&self, users: Vec<UserId>) -> Audience {
+        match (self.crossing, self.large) {
+            (true, _) => Audience::Both(users.into()),
+            (false, true) => Audience::Registered,
+            (false, false) => Audience::users(users),
+        }
     }
 
     pub(crate) fn members(&self) -> Vec<UserId> {
@@ -98,6 +111,8 @@ impl Truth {
         if client.kicked_at.get(&conv).is_some_and(|kick| seq <= *kick) {
             self.violations.push(format!("{user} received {seq} of {conv} after he was told of his kick"));
         }
+        let first = client.live_seqs.insert((conv, seq));
+        client.doubles += u64::from(!first);
         client.live += u64::from(client.got.entry(conv).or_default().insert(seq));
     }
 
@@ -300,11 +315,39 @@ impl World {
         let hint = PlacesChanged { users: vec![UserPlaces { app: APP.0, user: user.to_owned(), places }] };
         let (bus, payload) = (self.bus.clone(), bytes::Bytes::from(hint.encode_to_vec()));
         self.tasks.spawn("hint", async move {
-            for wait in [0, 250, 250, 500, 1000, 2000] {
+            for wait in [0, 250, 750] {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 bus.publish(subject::places(), payload.clone()).await.unwrap();
             }
         });
+    }
+
+    /// A small conversation outgrows delivery by name.
+    pub(crate) fn grow(&self, conv: u64) {
+        let mut truth = self.truth.lock();
+        let conv = truth.convs.get_mut(&conv).unwrap();
+        if !conv.large {
+            (conv.large, conv.crossing) = (true, true);
+        }
+    }
+
+    /// Thirty seconds later: only gateways that registered are served.
+    pub(crate) fn crossed(&self) {
+        self.truth.lock().convs.values_mut().for_each(|conv| conv.crossing = false);
+    }
+
+    /// The whole bus goes away, and comes back.
+    pub(crate) fn bus_down(&self) {
+        self.faulty.down();
+    }
+
+    pub(crate) fn bus_up(&self) {
+        self.faulty.up();
+    }
+
+    /// Messages that came live twice to one user.
+    pub(crate) fn doubles(&self) -> u64 {
+        self.truth.lock().clients.values().map(|client| client.doubles).sum()
     }
 
     /// Messages that came live, and that were read from the log.
@@ -350,7 +393,7 @@ fn truth(rng: &Rng, sizes: &Sizes) -> Truth {
     let users: Vec<String> = (0..sizes.users).map(|n| format!("u{n}")).collect();
     let conv = |large| {
         let members = users.iter().filter(|_| rng.chance(75)).map(|user| (user.clone(), vec![(0, None)]));
-        Conv { large, epoch: 0, head: 0, spans: members.collect(), unpublished: None }
+        Conv { large, crossing: false, epoch: 0, head: 0, spans: members.collect(), unpublished: None }
     };
     let convs = (0..sizes.small + sizes.large).map(|n| (n + 1, conv(n >= sizes.small))).collect();
     let place = |user: &String| (user.clone(), (name("gateway", rng.below(GATEWAYS as u64) as usize), 1));
