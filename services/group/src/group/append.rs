@@ -123,6 +123,9 @@ impl Group {
                 },
                 Err(refusal) => {
                     last = refusal;
+                    if self.is_deposed().await {
+                        break;
+                    }
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
@@ -135,6 +138,12 @@ impl Group {
         // The next activation finds out what is stored and answers retries from it.
         self.lost = true;
         messages.iter().map(|_| Err((last.clone(), true))).collect()
+    }
+
+    /// Whether another node surely owns the group by now.
+    async fn is_deposed(&self) -> bool {
+        let groups = self.shared.groups.clone();
+        matches!(groups.still_holds(&self.held).await, Ok(false))
     }
 
     /// Whether the log grew: the batch is in, as a whole.

@@ -195,7 +195,7 @@ pub(crate) fn check_shape(message: &Message, kind: GroupType, settings: &AppSett
         return Err(Refusal::new(code::GROUP_TOO_MANY, "more than 50 receivers"));
     }
     if message.online_only && message.need_receipt {
-        return Err(bad("an online-only message has no receipts"));
+        return Err(Refusal::new(code::GROUP_ONLINE_RECEIPT, "an online-only message has no receipts"));
     }
     if !message.visible_to.is_empty() {
         rules::allow(kind, Rank::App, Act::Target)?;
