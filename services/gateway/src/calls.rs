@@ -9,7 +9,7 @@ use linnet_proto::group::groups_client::GroupsClient;
 use linnet_proto::messages::messages_client::MessagesClient;
 use linnet_proto::session::sessions_client::SessionsClient;
 use linnet_runtime::status;
-use linnet_types::{ConvId, GroupId, NodeId, Refusal, SdkAppId, UserId, code};
+use linnet_types::{ConvId, GroupId, NodeId, Refusal, SdkAppId, UserId};
 use tonic::{Request, Response, Status};
 
 /// Largest reply of an inner call: a list of 3,000 groups with their profiles.

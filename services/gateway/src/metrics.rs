@@ -123,6 +123,7 @@ impl Ledger {
 pub(crate) struct Meters {
     pub(crate) connections: Gauge,
     pub(crate) signed_in: Gauge,
+    pub(crate) listed: Gauge,
     pub(crate) frames_in: Counter,
     pub(crate) sign_ins: Family<Label, Counter>,
     pub(crate) closed: Family<Label, Counter>,
@@ -138,6 +139,7 @@ impl Meters {
         metrics.scope("gateway", |scope| Self {
             connections: scope.gauge("connections", "Open sockets"),
             signed_in: scope.gauge("signed_in", "Connections with a session"),
+            listed: scope.gauge("listed", "Connections listed under registered conversations"),
             frames_in: scope.counter("frames_in", "Frames read from clients"),
             sign_ins: scope.counters("sign_ins", "Sign-ins by outcome"),
             closed: scope.counters("closed", "Connections ended, by cause"),

@@ -421,6 +421,7 @@ impl Shard {
         conn.partial = Vec::new();
         conn.fragments = None;
         let stage = std::mem::replace(&mut conn.stage, Stage::Closing);
+        self.hub.meters.listed.dec_by(conn.convs.len() as i64);
         for conv in std::mem::take(&mut conn.convs) {
             if let Some(listed) = self.convs.get_mut(&conv) {
                 listed.remove(slot);

@@ -81,6 +81,7 @@ impl Shard {
             self.flush(conv);
         }
         self.convs.entry(conv).or_default().members.push(at.slot);
+        self.hub.meters.listed.inc();
         if let Some(first) = first {
             self.queue(at.slot, Outgoing::control(first));
         }
@@ -88,7 +89,9 @@ impl Shard {
 
     pub(super) fn unlist(&mut self, slot: u32, conv: u64) {
         if let Some(conn) = self.conns.get_mut(slot as usize) {
+            let before = conn.convs.len();
             conn.convs.retain(|listed| *listed != conv);
+            self.hub.meters.listed.dec_by((before - conn.convs.len()) as i64);
         }
         if let Some(listed) = self.convs.get_mut(&conv) {
             listed.remove(slot);
