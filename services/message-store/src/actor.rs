@@ -56,6 +56,9 @@ pub(crate) struct Append {
     pub group_epoch: Epoch,
     /// How long they are to be kept; in force from the next bucket on.
     pub class: Class,
+    /// Monotonic time after which nobody waits for the answer: what is not assigned by then must not be, because the
+    /// caller may have decided by then that it never was.
+    pub expires: Option<Duration>,
     /// How it is delivered (pairs, one message); `None` when the caller delivers, or nobody is to see it now.
     pub deliver: Option<Deliver>,
     pub reply: oneshot::Sender<Result<Vec<Given>>>,
@@ -249,6 +252,9 @@ impl Actor {
         let Some(command) = self.queue.pop_front() else { return Ok(()) };
         self.ring = self.ctx.ring();
         match command {
+            Command::Append(late) if late.expires.is_some_and(|at| self.ctx.clock.mono() >= at) => {
+                Command::Append(late).fail(&Error::Busy("it waited too long".to_owned()));
+            }
             Command::Append(first) => self.append_waiting(first).await?,
             Command::Publish(records) => self.publish(records),
             Command::Fence { group_epoch, reply } => {

@@ -295,7 +295,14 @@ fn store(
     if sending.blocked {
         draft.failed = code::C2C_BLOCKED;
     }
-    let append = Append { drafts: vec![draft], group_epoch: Epoch(0), class: sending.opening.class, deliver, reply };
+    let append = Append {
+        drafts: vec![draft],
+        group_epoch: Epoch(0),
+        class: sending.opening.class,
+        expires: None,
+        deliver,
+        reply,
+    };
     owners.post(&sending.opening, Command::Append(append))?;
     Ok(given)
 }

@@ -1,5 +1,7 @@
 //! Logs of groups: the group decides who may speak, this service keeps what was said.
 
+use std::time::Duration;
+
 use linnet_proto::messages::{AppendReply, AppendRequest, Appended, FenceReply, FenceRequest};
 use linnet_store::logs::Class;
 use linnet_types::{Epoch, GroupId, code};
@@ -24,8 +26,8 @@ fn opening(app: u32, conv: u64, group_id: &str, retention_days: u32) -> Result<O
 }
 
 impl Service {
-    /// Appends a group's batch as one thing.
-    pub(crate) async fn append_group(&self, request: AppendRequest) -> Result<AppendReply> {
+    /// Appends a group's batch as one thing; not at all when it has waited longer than `patience`.
+    pub(crate) async fn append_group(&self, request: AppendRequest, patience: Duration) -> Result<AppendReply> {
         let AppendRequest { app, conv, group_id, group_epoch, retention_days, messages, group_type } = request;
         let opening = opening(app, conv, &group_id, retention_days)?;
         if messages.len() > MOST {
@@ -39,8 +41,10 @@ impl Service {
             failed: 0,
         };
         let drafts = messages.into_iter().map(draft).collect();
+        let expires = Some(self.ctx.clock.mono() + patience);
         let (reply, given) = oneshot::channel();
-        let append = Append { drafts, group_epoch: Epoch(group_epoch), class: opening.class, deliver: None, reply };
+        let append =
+            Append { drafts, group_epoch: Epoch(group_epoch), class: opening.class, expires, deliver: None, reply };
         self.owners.post(&opening, Command::Append(append))?;
         let given = given.await.map_err(|_| Error::Unknown)??;
         let appended = given.into_iter().map(|g| Appended { seq: g.seq, ord: g.ord, time_ms: g.time.0 }).collect();

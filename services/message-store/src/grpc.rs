@@ -1,5 +1,7 @@
 //! The gRPC surface: decode, call, encode; no rules here.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use linnet_delivery::Registrar;
 use linnet_proto::delivery::{RegisterReply, RegisterRequest};
@@ -12,17 +14,22 @@ use linnet_proto::messages::{
     TouchRequest, UnreadC2cReply, UnreadC2cRequest,
 };
 use linnet_proto::msg::SendReply;
+use linnet_runtime::status;
 use linnet_types::{Refusal, code};
 use tonic::{Request, Response, Status};
 
 use crate::service::Service;
+
+/// Time given to a caller that names none.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Messages for Service {
     async fn append(&self, request: Request<AppendRequest>) -> Answer<AppendReply> {
-        Ok(Response::new(self.append_group(request.into_inner()).await?))
+        let patience = status::time_left(&request).unwrap_or(PATIENCE);
+        Ok(Response::new(self.append_group(request.into_inner(), patience).await?))
     }
 
     async fn fence(&self, request: Request<FenceRequest>) -> Answer<FenceReply> {

@@ -36,7 +36,7 @@ impl Actor {
             let more: Vec<Entry> = next.drafts.iter().map(|draft| draft.entry()).collect();
             bytes += more.iter().map(Entry::cost).sum::<usize>();
             let fits = entries.len() + more.len() <= MAX_BATCH && bytes <= MAX_BATCH_BYTES;
-            if !fits || next.group_epoch != epoch {
+            if !fits || next.group_epoch != epoch || next.expires.is_some() {
                 break;
             }
             entries.extend(more);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod c2c;
+mod embedded;
 mod fake;
 mod groups;
 mod owners;

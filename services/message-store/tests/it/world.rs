@@ -14,6 +14,7 @@ use linnet_proto::messages::{
 };
 use linnet_proto::msg::{Message, Origin, SendReply};
 use linnet_runtime::{Clock, Metrics, Rng, Tasks, status};
+use linnet_store::Store;
 use linnet_store::sim::{Faults, SimRows};
 use linnet_types::{AppSettings, Refusal, SdkAppId, UnixMillis, UserId};
 use prost::Message as _;
@@ -25,6 +26,8 @@ pub(crate) const APP: u32 = 1_600_000_001;
 pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) rows: SimRows,
+    /// Where nodes keep everything: `rows`, or a folder.
+    pub(crate) store: Store,
     pub(crate) outside: Arc<Outside>,
     pub(crate) apps: Apps,
     pub(crate) cluster: Cluster,
@@ -89,6 +92,7 @@ impl World {
         let apps = Apps::fixed([app]);
         Self {
             clock,
+            store: rows.store(),
             rows,
             outside,
             apps,
@@ -122,7 +126,7 @@ impl World {
             site: "here".into(),
             cluster: cluster.clone(),
             bus: self.bus.clone(),
-            store: self.rows.store(),
+            store: self.store.clone(),
             clock: self.clock.clone(),
             rng: self.rng.fork(&format!("{name}{}", self.started)),
             tasks: tasks.clone(),
@@ -134,6 +138,11 @@ impl World {
         let running = linnet_message_store::start(config, deps).await.unwrap();
         cluster.register_local(&id, Service::MessageStore, running.routes.clone());
         Running1 { running, metrics, tasks }
+    }
+
+    /// Nothing of a dead node is reachable any more.
+    pub(crate) fn cluster_remove(&self, node: &linnet_types::NodeId) {
+        self.net.remove(node);
     }
 
     pub(crate) fn client(&self, key: RouteKey) -> MessagesClient<linnet_cluster::Rpc> {
