@@ -62,16 +62,22 @@ impl Shared {
             }
         };
         let reply = CreateReply { group_id: held.record().group.to_string(), r#type: plan.kind.wire().to_owned() };
-        let handle = self.hub.adopt(self, held).await?;
-        let origin = plan.origin.clone();
-        handle
-            .call(move |group| {
-                Box::pin(async move {
-                    group.tell_created(&origin);
-                    Ok(())
-                })
-            })
-            .await?;
+        // The group exists; that it cannot be started now is not the creator's trouble.
+        match self.hub.adopt(self, held).await {
+            Ok(handle) => {
+                let origin = plan.origin.clone();
+                let told = handle.call(move |group| {
+                    Box::pin(async move {
+                        group.tell_created(&origin);
+                        Ok(())
+                    })
+                });
+                if let Err(refusal) = told.await {
+                    tracing::debug!(%refusal, "nobody was told of a new group");
+                }
+            }
+            Err(refusal) => tracing::warn!(%refusal, "a new group could not be started yet"),
+        }
         Ok(reply)
     }
 

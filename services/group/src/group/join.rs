@@ -171,9 +171,9 @@ impl Group {
         }
         let person = self.person(people, user);
         let gone = std::slice::from_ref(user);
-        let body = self.body().operator(origin).with("ExitType", "Quit").accounts("ExitMemberList", gone);
         let change = Change::at(self.now()).user(UserEdit::remove(user.clone()));
-        let change = self.event(change, None, command::AFTER_EXIT, body, origin);
+        let body = |group: &Self, users: &[UserId]| group.exit_body("Quit", users, origin);
+        let change = self.member_events(change, gone, command::AFTER_EXIT, origin, body);
         self.apply(change).await?;
         let left = control(control::Kind::Left(Membership { users: vec![user.to_string()] }));
         self.tell(vec![left], None, gone).await;

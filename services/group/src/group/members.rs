@@ -20,6 +20,9 @@ use crate::tips::{NoticeKind, Person, Tip};
 /// "For ever" in a mute or ban.
 pub(crate) const FOREVER_S: u64 = 4_294_967_295;
 
+/// Accounts the store changes in one write.
+const TOGETHER: usize = 64;
+
 /// Results of bringing somebody in (`spec/rest-groups.md` §3.2).
 pub(crate) mod added {
     pub(crate) const FAILED: u32 = 0;
@@ -61,6 +64,10 @@ impl Group {
 
     pub(super) fn body(&self) -> Body {
         Body::of(self.record().group.as_str(), self.kind(), self.now())
+    }
+
+    pub(super) fn exit_body(&self, how: &str, users: &[UserId], origin: &Origin) -> Body {
+        self.body().operator(origin).with("ExitType", how).accounts("ExitMemberList", users)
     }
 
     /// As a tip shows a member.
@@ -164,27 +171,51 @@ impl Group {
         origin: &Origin,
         join_type: &str,
     ) -> Result<()> {
-        let mut change = Change::at(self.now());
-        for user in users {
-            change = change.user(UserEdit::put(self.newcomer(user)));
+        for batch in self.batches(users) {
+            let mut change = Change::at(self.now());
+            for user in batch {
+                change = change.user(UserEdit::put(self.newcomer(user)));
+            }
+            let body = |group: &Self, users: &[UserId]| {
+                group.body().operator(origin).with("JoinType", join_type).accounts("NewMemberList", users)
+            };
+            change = self.member_events(change, batch, command::AFTER_JOIN, origin, body);
+            self.apply(change).await?;
         }
-        if !users.is_empty() {
-            let body = self.body().operator(origin).with("JoinType", join_type).accounts("NewMemberList", users);
-            change = self.event(change, None, command::AFTER_JOIN, body, origin);
-        }
-        let full = self.room() <= users.len() as u64;
-        let tell_full = (full || turned_away) && !self.full_told;
-        if tell_full {
-            let group = self.id();
-            let body = Body::default().with("GroupId", &group).with("EventTime", &self.now().0);
-            change = self.event(change, None, command::AFTER_FULL, body, origin);
-        }
-        if change.users.is_empty() && change.events.is_empty() {
+        if self.full_told || !(turned_away || self.room() == 0) {
             return Ok(());
         }
-        self.apply(change).await?;
-        self.full_told |= tell_full;
+        let body = Body::default().with("GroupId", &self.id()).with("EventTime", &self.now().0);
+        let change = self.event(Change::at(self.now()), None, command::AFTER_FULL, body, origin);
+        if !change.events.is_empty() {
+            self.apply(change).await?;
+        }
+        self.full_told = true;
         Ok(())
+    }
+
+    /// Users as they are changed together: a small group's batch is one write, events included.
+    pub(super) fn batches<'a>(&self, users: &'a [UserId]) -> std::slice::Chunks<'a, UserId> {
+        users.chunks(if self.index.is_whole() { TOGETHER } else { users.len().max(1) })
+    }
+
+    /// Events of memberships: one for a batch that is one write, else one for each account, in the write of the account.
+    pub(super) fn member_events(
+        &self,
+        mut change: Change,
+        users: &[UserId],
+        what: &str,
+        origin: &Origin,
+        body: impl Fn(&Self, &[UserId]) -> Body,
+    ) -> Change {
+        if self.index.is_whole() {
+            return self.event(change, None, what, body(self, users), origin);
+        }
+        for user in users {
+            let about = std::slice::from_ref(user);
+            change = self.event(change, Some(user), what, body(self, about), origin);
+        }
+        change
     }
 
     /// Tells everybody of members who were brought in, and the members themselves.
@@ -224,13 +255,15 @@ impl Group {
             return Ok(());
         }
         let persons: Vec<Person> = gone.iter().map(|user| self.person(people, user)).collect();
-        let mut change = Change::at(self.now());
-        for user in &gone {
-            change = change.user(UserEdit::remove(user.clone()));
+        for batch in self.batches(&gone) {
+            let mut change = Change::at(self.now());
+            for user in batch {
+                change = change.user(UserEdit::remove(user.clone()));
+            }
+            let body = |group: &Self, users: &[UserId]| group.exit_body("Kicked", users, origin);
+            let change = self.member_events(change, batch, command::AFTER_EXIT, origin, body);
+            self.apply(change).await?;
         }
-        let body = self.body().operator(origin).with("ExitType", "Kicked").accounts("ExitMemberList", &gone);
-        let change = self.event(change, None, command::AFTER_EXIT, body, origin);
-        self.apply(change).await?;
         self.tell_kicked(&gone, persons, silence, origin, people).await;
         let notice = self.notice(NoticeKind::Kicked, &origin.operator, json!({"reason": reason}));
         self.notify(&gone, &notice);

@@ -90,8 +90,7 @@ impl Group {
             }
         }
         if !gone.is_empty() {
-            let body = self.body().operator(&origin).with("ExitType", "Kicked").accounts("ExitMemberList", &gone);
-            change = self.event(change, None, command::AFTER_EXIT, body, &origin);
+            change = self.event(change, None, command::AFTER_EXIT, self.exit_body("Kicked", &gone, &origin), &origin);
         }
         let persons: Vec<Person> = users.iter().map(|user| self.person(people, user)).collect();
         self.apply(change).await?;

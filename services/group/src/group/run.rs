@@ -6,7 +6,7 @@ use linnet_store::groups::{Change, Edit, UserEdit};
 use linnet_types::UnixMillis;
 use tokio::sync::mpsc;
 
-use super::Group;
+use super::{Group, control, control_record};
 use crate::error::{busy, unknown};
 use crate::hub::Command;
 
@@ -48,7 +48,12 @@ impl Group {
 
     async fn round(&mut self, taken: &mut Vec<Command>) {
         if let Ok(app) = self.shared.app(self.held.app()).await {
+            let rate = app.settings.live_rate;
+            let changed = self.live.is_some() && self.app.settings.live_rate != rate;
             self.app = app;
+            if changed {
+                self.publish(vec![control_record(control(control::Kind::RatePerS(rate)))], &[]);
+            }
         }
         if !taken.is_empty() {
             self.confirm().await;

@@ -464,3 +464,37 @@ async fn a_deleted_account_leaves_everything() {
     let joined = JoinedRequest { app: APP.0, user: "bob".into(), ..JoinedRequest::default() };
     assert_eq!(done(world.groups().joined(joined).await).expect("list").total, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_outgrows_delivery_by_name_goes_both_ways_for_a_while() {
+    let mut world = World::new(AppSettings { small_group: 3, ..AppSettings::default() }).await;
+    world.create("Meeting", "g", "alice", &["bob", "carol"]).await;
+    let conv = world.conv("g").await;
+    let mut fan = world.watch(conv).await;
+    world.send("g", "alice", "small").await.expect("sent");
+    assert!(drain(&mut fan).await.is_empty());
+    assert_eq!(seen_by(&world.delivered().await, "bob").last().map(String::as_str), Some("small"));
+    world.join("g", "dave").await.expect("joined");
+    world.send("g", "alice", "crossing").await.expect("sent");
+    let words: Vec<String> = drain(&mut fan).await.iter().map(word).collect();
+    assert_eq!(words, ["joined [\"dave\"]", "crossing"]);
+    assert_eq!(seen_by(&world.delivered().await, "bob").last().map(String::as_str), Some("crossing"));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    world.send("g", "alice", "large").await.expect("sent");
+    assert_eq!(drain(&mut fan).await.iter().map(word).collect::<Vec<_>>(), ["large"]);
+    assert!(!seen_by(&world.delivered().await, "bob").contains(&"large".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn memberships_of_a_community_are_told_one_by_one_and_of_a_group_together() {
+    let world = World::new(hooked()).await;
+    world.create("Community", "@TGS#_c", "alice", &[]).await;
+    world.create("Public", "g", "alice", &[]).await;
+    for id in ["@TGS#_c", "g"] {
+        world.add(id, &["a", "b", "c"], admin()).await.expect("added");
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let told = world.hooks.queued("Group.CallbackAfterNewMemberJoin");
+    let of = |id: &str| told.iter().filter(|body| body["GroupId"] == id).count();
+    assert_eq!((of("@TGS#_c"), of("g")), (3, 1));
+}
