@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::effects;
 use crate::error::{Error, Result};
 use crate::owners::{Opening, Owners};
-use crate::state::{Ctx, Shared};
+use crate::state::{Ctx, Shared, Subject};
 use crate::stored::{self, Draft, Row};
 
 pub(crate) use append::Given;
@@ -99,6 +99,7 @@ pub(crate) async fn run(
     mut commands: mpsc::Receiver<Command>,
     pause: Duration,
 ) {
+    let _ended = Ended(Arc::clone(&shared));
     if pause > Duration::ZERO {
         tokio::time::sleep(pause).await;
     }
@@ -146,6 +147,15 @@ pub(crate) async fn run(
     }
 }
 
+/// However the actor ends, also by a panic: those who wait for it to open, and its side effects, hear of it.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
 impl Command {
     /// Answers without doing it.
     pub(crate) fn fail(self, error: &Error) {
@@ -172,8 +182,9 @@ impl Actor {
         shared.reset_tail(log.last_seq().0);
         shared.set_cursor(log.cursor().0);
         let audience = match subject {
-            crate::state::Subject::Pair(a, b) => Audience::users([a.clone(), b.clone()]),
-            crate::state::Subject::Group(_) => Audience::users([]),
+            Subject::Pair(a, b) if a == b => Audience::users([a.clone()]),
+            Subject::Pair(a, b) => Audience::users([a.clone(), b.clone()]),
+            Subject::Group(_) => Audience::users([]),
         };
         let stream =
             subject.is_pair().then(|| ctx.publisher.open(id.app, id.conv, subject.name(), log.epoch(), log.last_seq()));

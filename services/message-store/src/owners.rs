@@ -84,8 +84,11 @@ impl Owners {
             return Err(Error::Moved);
         }
         let mut shard = self.shard(opening.id).lock();
-        if let Some(handle) = shard.active.get(&opening.id) {
-            return Ok(handle.clone());
+        match shard.active.get(&opening.id) {
+            Some(handle) if !handle.mailbox.is_closed() => return Ok(handle.clone()),
+            // It ended without taking itself off the table: a panic.
+            Some(_) => self.inner.ctx.meters.closed(),
+            None => {}
         }
         let ctx = &self.inner.ctx;
         let pause = shard.pause(opening.id, ctx.clock.mono());

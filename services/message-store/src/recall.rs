@@ -16,9 +16,13 @@ use crate::service::{Service, pair_opening, user};
 use crate::state::{Subject, log_id};
 use crate::webhook::{self, C2C_RECALLED};
 
+/// Messages of one call.
+const MOST: usize = 100;
+
 impl Service {
     /// Recalls messages; each has its own code.
     pub(crate) async fn revoke(&self, request: RevokeRequest) -> Result<RevokeReply> {
+        few(request.seqs.len())?;
         let origin = request.origin.clone().unwrap_or_default();
         let app = SdkAppId(request.app);
         if request.peer_a.is_empty() {
@@ -122,6 +126,7 @@ impl Service {
         let (owner, peer) = (user(&request.user)?, user(&request.peer)?);
         let app = SdkAppId(request.app);
         let mut out = DeleteForUserReply::default();
+        few(request.seqs.len() + request.msg_keys.len())?;
         let keys: Vec<Option<MsgKey>> = request.msg_keys.iter().map(|text| text.parse().ok()).collect();
         for (text, key) in request.msg_keys.iter().zip(&keys) {
             if key.is_none() {
@@ -173,6 +178,13 @@ impl Service {
         self.ctx.conversations.update_pair(app, owner, peer, raise).await?;
         Ok(())
     }
+}
+
+fn few(messages: usize) -> Result<()> {
+    if messages > MOST {
+        return Err(Error::refused(code::MSG_BAD_PARAM, "too many messages in one call"));
+    }
+    Ok(())
 }
 
 fn reply(revoked: Vec<Revoked>) -> RevokeReply {

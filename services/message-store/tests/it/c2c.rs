@@ -156,6 +156,23 @@ async fn an_online_only_message_is_delivered_and_leaves_no_trace() {
     assert_eq!(node.running.stats().published_only, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_note_to_oneself_is_one_message_that_does_not_wait() {
+    let mut world = World::new(12).await;
+    let _node = world.start("m1").await;
+    world.say("alice", "alice", "note").await;
+    assert_eq!(texts(&world.history("alice", "alice").await), ["note"]);
+    let listed = world.listed("alice", "C2C:alice").await.unwrap();
+    assert_eq!((listed.unread, listed.head_seq), (0, 1));
+    let users = world
+        .record("message", |record, users| match &record.kind {
+            Some(record::Kind::Message(_)) => Some(users.to_vec()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(users, ["alice"]);
+}
+
 fn with_hooks() -> AppSettings {
     AppSettings { webhook_url: "http://app".into(), webhook_events: "all".into(), ..AppSettings::default() }
 }
