@@ -114,7 +114,8 @@ async fn wrong_types_in_every_field_are_refused_and_change_nothing() {
     let rig = Rig::new();
     let mut tried = 0;
     for command in commands() {
-        for request in requests(command) {
+        // The first ones have every field; the others show single refusals.
+        for request in requests(command).into_iter().take(2) {
             let request: Value = serde_json::from_str(&request).expect("JSON");
             // The lists made to be too long say nothing more here.
             for at in paths(&request).into_iter().filter(|at| !at.contains("/1/")).take(40) {
