@@ -366,6 +366,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_read_before_a_recall_do_not_come_back() {
+        let shared = Shared::new(log_id(1, 2), Subject::Group(GroupId::trusted("g")), &Config::default());
+        shared.reset_tail(3);
+        let read_at = shared.changes();
+        shared.amend(3, |row| row.message.revoked = true);
+        shared.preload(vec![row(3)], read_at);
+        assert!(shared.rows(3, 3).is_none());
+        shared.preload(vec![row(3)], shared.changes());
+        assert!(shared.rows(3, 3).is_some());
+    }
+
+    #[test]
     fn rows_before_the_tail_are_taken_only_without_a_gap() {
         let mut tail = Tail::new(10, 10_000);
         tail.reset(5);

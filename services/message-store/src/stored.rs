@@ -207,3 +207,6 @@ pub(crate) fn reply_of(seq: Seq, head: &MessageHead) -> SendReply {
         ..SendReply::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,46 @@ async fn an_owner_that_was_replaced_acknowledges_nothing_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_lives_takes_over_from_one_that_dies() {
+    let settings =
+        AppSettings { webhook_url: "http://app".into(), webhook_events: "all".into(), ..AppSettings::default() };
+    let mut world = World::with(48, settings).await;
+    let first = world.start("m1").await;
+    *world.outside.callbacks_down.lock() = true;
+    world.say("alice", "bob", "one").await;
+    let second = world.start("m2").await;
+    world.script.leave(&node("m1"));
+    world.cluster_remove(&node("m1"));
+    first.kill().await;
+    *world.outside.callbacks_down.lock() = false;
+    world.eventually("the event", async || world.commands() == ["C2C.CallbackAfterSendMsg"]).await;
+    assert_eq!(second.running.active(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_does_not_know_it_was_replaced_shows_old_things_for_seconds_only() {
+    let mut world = World::new(49).await;
+    let _first = world.start("m1").await;
+    world.say("alice", "bob", "one").await;
+    world.script.leave(&node("m1"));
+    let _second = world.start("m2").await;
+    world.say("alice", "bob", "two").await;
+    // The first still has it in memory. It hears of no change of the ring, and is asked all the same.
+    let rpc = world.cluster.for_node(Service::MessageStore, &node("m1")).unwrap();
+    let mut stale = linnet_proto::messages::messages_client::MessagesClient::new(rpc);
+    let request = linnet_proto::messages::HistoryRequest {
+        app: crate::world::APP,
+        peer_a: "bob".into(),
+        peer_b: "alice".into(),
+        viewer: "bob".into(),
+        ..Default::default()
+    };
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let page = stale.history(request).await.unwrap().into_inner();
+    assert_eq!(texts(&page), ["two", "one"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_answers_busy_before_anything_is_assigned() {
     let mut world = World::new(44).await;
     let node = world.start("m1").await;
