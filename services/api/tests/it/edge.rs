@@ -173,11 +173,15 @@ async fn guessing_sigs_is_slowed_down_for_that_caller_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_is_no_administrator_is_not_taken_for_a_guesser() {
+async fn who_holds_a_genuine_sig_is_not_taken_for_a_guesser() {
     let rig = Rig::new();
+    let expired = sig_at(APP, "administrator", NOW_S - 604_800);
+    let expired = format!("/v4/{CHECK}?sdkappid={APP}&identifier=administrator&usersig={expired}");
     for _ in 0..40 {
         assert_eq!(rig.code_of(post(&url_as(CHECK, "alice"), "{}")).await, u64::from(code::NOT_ADMIN));
+        assert_eq!(rig.code_of(post(&expired, "{}")).await, u64::from(code::SIG_EXPIRED));
     }
+    assert_eq!(rig.code(CHECK, CHECK_ALICE).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
