@@ -1,6 +1,7 @@
 //! How commands speak: results on stdout, everything else on stderr, failures in three lines.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -80,13 +81,28 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// One result: an object for scripts, a line for people.
+    /// One result: an object for scripts, a line for people. A reader who has gone is no failure.
     pub(crate) fn result(self, object: &impl Serialize, line: impl fmt::Display) {
+        let _ = self.line(object, line);
+    }
+
+    /// The same for streams, which end when their reader has gone.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub(crate) fn line(self, object: &impl Serialize, line: impl fmt::Display) -> io::Result<()> {
+        let mut out = io::stdout().lock();
         if self.json {
-            println!("{}", serde_json::to_string(object).expect("results are plain data"));
+            writeln!(out, "{}", serde_json::to_string(object).expect("results are plain data"))?;
         } else {
-            println!("{line}");
+            writeln!(out, "{line}")?;
         }
+        out.flush()
+    }
+
+    /// Text for people and for files, whatever the form of results.
+    pub(crate) fn text(self, text: impl fmt::Display) {
+        let _ = writeln!(io::stdout().lock(), "{text}");
     }
 
     /// Something on the side, for people.

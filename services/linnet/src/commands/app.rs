@@ -99,12 +99,16 @@ enum Action {
 #[derive(Subcommand, Debug)]
 enum Admins {
     /// Let these users call.
+    #[command(after_help = "Example, with `linnet dev` running:\n  linnet app admins add bob")]
     Add {
         /// UserIDs.
         #[arg(required = true, value_name = "USER")]
         users: Vec<String>,
     },
     /// Let them no longer call.
+    #[command(
+        after_help = "Example, with `linnet dev` running:\n  linnet app admins add bob && linnet app admins remove bob"
+    )]
     Remove {
         /// UserIDs.
         #[arg(required = true, value_name = "USER")]
@@ -189,7 +193,7 @@ async fn list(admin: &Admin, after: u32, limit: u32, out: Output) -> Result<()> 
         [app.sdkappid.to_string(), app.name.clone(), text::masked(&app.key), admins, state.to_owned()]
     };
     let rows: Vec<_> = std::iter::once(head).chain(page.apps.iter().map(row)).collect();
-    println!("{}", text::table(&rows));
+    out.text(text::table(&rows));
     if let (true, Some(last)) = (page.more, page.apps.last()) {
         out.note(format!("there are more: linnet app list --after {}", last.sdkappid));
     }
@@ -208,16 +212,15 @@ fn show(app: &App, reveal: bool, changed: bool, out: Output) {
         return out.result(&object, "");
     }
     let key = |key: &str| if reveal { key.to_owned() } else { text::masked(key) };
-    println!("app      {}  {}{}", app.sdkappid, app.name, if app.enabled { "" } else { "  switched off" });
+    out.text(format!("app      {}  {}{}", app.sdkappid, app.name, if app.enabled { "" } else { "  switched off" }));
     let left = app.previous_until_ms.saturating_sub(Clock::system().now().0);
     let previous = if left == 0 || app.previous_key.is_empty() {
         "none".to_owned()
     } else {
         format!("{} for {} more", key(&app.previous_key), text::span(left))
     };
-    println!("key      {}  previous {previous}", key(&app.key));
-    println!("admins   {}", app.admins.join(", "));
-    println!();
+    out.text(format!("key      {}  previous {previous}", key(&app.key)));
+    out.text(format!("admins   {}\n", app.admins.join(", ")));
     let secret = |name: &str| name == "webhook.token" && !reveal;
     let head = ["setting", "value", "default", "meaning"].map(str::to_owned);
     let rows = settings.map(|setting| {
@@ -225,7 +228,7 @@ fn show(app: &App, reveal: bool, changed: bool, out: Output) {
         [setting.name.clone(), value, quiet(&setting.default), setting.doc.clone()]
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    println!("{}", text::table(&rows));
+    out.text(text::table(&rows));
 }
 
 fn quiet(value: &str) -> String {

@@ -28,7 +28,9 @@ enum Show {
 /// The reply goes to stdout; the equal curl line and the webhooks the call caused go to stderr.
 #[derive(Args, Debug)]
 #[command(after_help = "Example, with `linnet dev` running:
-  linnet call openim/sendmsg '{\"From_Account\":\"alice\",\"To_Account\":\"bob\",\"MsgRandom\":1,\"MsgBody\":[{\"MsgType\":\"TIMTextElem\",\"MsgContent\":{\"Text\":\"hello\"}}]}'
+  linnet call openim/sendmsg '{\"From_Account\":\"alice\",\"To_Account\":\"bob\",\"MsgRandom\":1,
+    \"MsgBody\":[{\"MsgType\":\"TIMTextElem\",\"MsgContent\":{\"Text\":\"hello\"}}]}'
+
 Example:
   linnet call --list sendmsg")]
 pub(crate) struct CallArgs {
@@ -74,9 +76,9 @@ pub(crate) async fn run(args: CallArgs, common: &Common, out: Output) -> Result<
     let reply = rest.send(&call).await?;
     // One line for a script, whatever line breaks it came with.
     if out.json {
-        println!("{}", reply.text.replace(['\n', '\r'], ""));
+        out.text(reply.text.replace(['\n', '\r'], ""));
     } else {
-        println!("{}", text::pretty(&reply.text));
+        out.text(text::pretty(&reply.text));
     }
     if let Some(caused) = caused {
         caused.print(out).await;
@@ -116,7 +118,7 @@ fn list(word: &str, out: Output) -> Result<Exit> {
         );
     }
     if out.json {
-        found.iter().for_each(|entry| println!("{}", object(entry)));
+        found.iter().for_each(|entry| out.text(object(entry)));
         return Ok(Exit::Done);
     }
     let row = |entry: &&linnet_api::Entry| {
@@ -126,7 +128,7 @@ fn list(word: &str, out: Output) -> Result<Exit> {
     };
     let head = ["command", "rate", "limits", "status", "does"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head).chain(found.iter().map(row)).collect();
-    println!("{}", text::table(&rows));
+    out.text(text::table(&rows));
     Ok(Exit::Done)
 }
 

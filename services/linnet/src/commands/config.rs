@@ -71,7 +71,7 @@ pub(crate) fn run(args: ConfigArgs, out: Output) -> Result<Exit> {
             if out.json {
                 docs.iter().for_each(|doc| out.result(&described(doc), ""));
             } else {
-                print!("{}", markdown(&docs));
+                out.text(markdown(&docs).trim_end());
             }
         }
         Action::Diff { a, b } => diff(&load(&a, out)?, &load(&b, out)?, out),
@@ -96,7 +96,7 @@ fn invalid(problems: &Problems, out: Output) -> Failure {
 
 fn show(loaded: &Loaded<Config>, out: Output) {
     if !out.json {
-        return print!("{}", loaded.print());
+        return out.text(loaded.print().trim_end());
     }
     // Secrets serialise as a placeholder.
     let values = serde_json::to_value(&loaded.config).unwrap_or_default();

@@ -64,11 +64,11 @@ pub(crate) async fn run(args: InspectArgs, common: &Common, out: Output) -> Resu
             );
             continue;
         }
-        println!("{table} {}", plain(&partition.key));
+        out.text(format!("{table} {}", plain(&partition.key)));
         if !partition.guard.is_null() {
-            println!("  guard  {}", plain(&partition.guard));
+            out.text(format!("  guard  {}", plain(&partition.guard)));
         }
-        partition.rows.iter().for_each(|row| println!("  {}", plain(row)));
+        partition.rows.iter().for_each(|row| out.text(format!("  {}", plain(row))));
     }
     out.note(format!(
         "{} in {}",

@@ -41,7 +41,10 @@ pub(crate) async fn run(args: StatusArgs, common: &Common, out: Output) -> Resul
                 () = tokio::time::sleep(EVERY) => {}
             }
             let now = Sample::take(&admin).await?;
-            out.result(&now.object(&before), format!("{} {}", text::clock(Clock::system().now().0), now.line(&before)));
+            let line = format!("{} {}", text::clock(Clock::system().now().0), now.line(&before));
+            if out.line(&now.object(&before), line).is_err() {
+                return Ok(Exit::Done);
+            }
             before = now;
         }
     }
@@ -50,8 +53,8 @@ pub(crate) async fn run(args: StatusArgs, common: &Common, out: Output) -> Resul
     if out.json {
         out.result(&now.object(&before), "");
     } else {
-        println!("{}", now.line(&before));
-        now.laws().iter().for_each(|line| println!("{line}"));
+        out.text(now.line(&before));
+        now.laws().iter().for_each(|line| out.text(line));
     }
     // What is on its way while the counters are read is not lost; what two readings miss is.
     if now.unaccounted() == 0 || before.unaccounted() == 0 {

@@ -60,9 +60,9 @@ pub(crate) async fn run(args: TailArgs, common: &Common, out: Output) -> Result<
             let why = "the server ended the stream";
             return Err(Failure::unreachable(&target.rest, why).into());
         };
-        out.result(&event, line(&event));
+        let written = out.line(&event, line(&event));
         seen += 1;
-        if args.count.is_some_and(|count| seen >= count) {
+        if written.is_err() || args.count.is_some_and(|count| seen >= count) {
             return Ok(Exit::Done);
         }
     }

@@ -97,18 +97,17 @@ async fn failed(admin: &Admin, app: u32, after: String, limit: u32, out: Output)
         }
         return Ok(Exit::Done);
     }
-    println!("{}", summary(&page, Clock::system().now().0));
+    out.text(summary(&page, Clock::system().now().0));
     if page.letters.is_empty() {
         return Ok(Exit::Done);
     }
-    println!();
     let head = ["failed", "command", "reason", "attempts", "id"].map(str::to_owned);
     let row = |letter: &Letter| {
         let command = letter.event["command"].as_str().unwrap_or_default().to_owned();
         [text::clock(letter.failed_ms), command, letter.reason.clone(), letter.attempts.to_string(), letter.id.clone()]
     };
     let rows: Vec<_> = std::iter::once(head).chain(page.letters.iter().map(row)).collect();
-    println!("{}", text::table(&rows));
+    out.text(format!("\n{}", text::table(&rows)));
     if let (true, Some(last)) = (page.more, page.letters.last()) {
         out.note(format!("there are more: linnet webhooks failed --after {}", text::shell(&last.id)));
     }

@@ -130,7 +130,7 @@ impl Scene {
         if self.out.json {
             self.out.result(&closed.object(), "");
         } else {
-            closed.lines().iter().for_each(|line| println!("{line}"));
+            closed.lines().iter().for_each(|line| self.out.text(line));
         }
         if closed.adds_up() {
             return Ok(Exit::Done);
@@ -180,7 +180,7 @@ impl Scene {
             object["second"] = json!(second);
             self.out.result(&object, "");
         } else if !self.out.quiet {
-            bar.suspend(|| println!("{}", totals.running(second)));
+            bar.suspend(|| self.out.text(totals.running(second)));
         }
     }
 

@@ -130,9 +130,10 @@ async fn print(mut received: mpsc::Receiver<Received>, count: Option<u64>, out: 
         });
         let held = if delay_ms == 0 { String::new() } else { format!(" after {}", text::span(delay_ms)) };
         let head = format!("{} {}  answered {code}{held}", text::clock(now), event.command);
-        out.result(&object, if out.quiet { head } else { format!("{head}\n{}", text::pretty(&event.body)) });
+        let written =
+            out.line(&object, if out.quiet { head } else { format!("{head}\n{}", text::pretty(&event.body)) });
         seen += 1;
-        if count.is_some_and(|count| seen >= count) {
+        if written.is_err() || count.is_some_and(|count| seen >= count) {
             return;
         }
     }
