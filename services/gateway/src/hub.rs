@@ -185,6 +185,13 @@ impl Hub {
         self.seats.read().get(&app).is_some_and(|users| users.contains_key(user))
     }
 
+    /// Whether the connection is still there.
+    pub(crate) fn is_seated(&self, seat: &Seat) -> bool {
+        let seats = self.seats.read();
+        let user = seats.get(&seat.session.app.0).and_then(|users| users.get(&seat.session.user));
+        user.is_some_and(|seated| seated.iter().any(|known| known.at == seat.at))
+    }
+
     pub(crate) fn all_seats(&self) -> Vec<Seat> {
         self.seats.read().values().flat_map(HashMap::values).flatten().cloned().collect()
     }

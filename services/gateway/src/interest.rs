@@ -110,7 +110,7 @@ impl Interest {
         }
         self.register(hub, seat.session.app, conv, group.clone());
         // The connection may have ended since it was listed: nobody would take it off again.
-        if !hub.seats_of(seat.session.app.0, seat.session.user.as_str()).iter().any(|known| known.at == seat.at) {
+        if !hub.is_seated(seat) {
             self.leave_all(hub, &seat.session).await;
         }
     }

@@ -119,7 +119,7 @@ impl Rooms {
             match receiver.register(interest).await {
                 Ok(reply) => room.lock().registered(&reply),
                 Err(why) => {
-                    room.lock().leave(seat.at);
+                    room.lock().leave(session.user.as_str(), session.number);
                     return Err(why.into());
                 }
             }
@@ -134,6 +134,10 @@ impl Rooms {
         self.state.lock().by_connection.entry(session.number).or_default().push(group.clone());
         hub.tell(seat.at.shard, Command::Enter { at: seat.at, conv, first: replay }).await;
         self.leave_others(hub, seat, &group).await;
+        if !hub.is_seated(seat) {
+            // The connection ended meanwhile: nobody would take it out again.
+            self.leave_all(hub, session).await;
+        }
         Ok(joined)
     }
 
@@ -170,7 +174,7 @@ impl Rooms {
         let Some(room) = self.find(session.app, group) else { return false };
         let (was_in, conv, empty) = {
             let mut room = room.lock();
-            (room.leave(at), room.conv, room.is_empty())
+            (room.leave(session.user.as_str(), session.number), room.conv, room.is_empty())
         };
         if !was_in {
             return false;
@@ -212,7 +216,7 @@ impl Rooms {
             let Some(room) = self.find(session.app, group) else { continue };
             let (conv, empty) = {
                 let mut room = room.lock();
-                room.leave_number(session.number);
+                room.leave(session.user.as_str(), session.number);
                 (room.conv, room.is_empty())
             };
             if empty && let Some(receiver) = hub.receiver.get() {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linnet_proto::client::{self, frame, item};
+use linnet_types::GroupId;
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
@@ -95,10 +96,10 @@ impl End {
 /// What a shard is told.
 pub(crate) enum Command {
     Connect(Upgraded),
-    /// A sign-in ended: the session and its reply, or the refusal.
+    /// A sign-in ended: the session with the live rooms to enter again and its reply, or the refusal.
     SignedIn {
         at: ConnRef,
-        session: Option<Arc<Session>>,
+        session: Option<(Arc<Session>, Vec<GroupId>)>,
         reply: Bytes,
     },
     /// The reply to a request that counted against the connection's bound.
@@ -148,7 +149,7 @@ pub(crate) struct Shard {
     /// Windows that will close, soonest first.
     windows: BTreeSet<(Duration, u64)>,
     buffer: Vec<u8>,
-    dirty: Vec<u32>,
+    dirty: VecDeque<u32>,
     /// Connections that have not signed in, in the order they came; and those being closed.
     fresh: VecDeque<(u32, u32, u64)>,
     closing: VecDeque<(u32, u32, u64)>,
@@ -175,7 +176,7 @@ impl Shard {
             convs: HashMap::new(),
             windows: BTreeSet::new(),
             buffer: vec![0; READ_BYTES],
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             fresh: VecDeque::new(),
             closing: VecDeque::new(),
             limits,
@@ -307,24 +308,23 @@ impl Shard {
         flag.again();
     }
 
-    fn signed_in(&mut self, at: ConnRef, session: Option<Arc<Session>>, reply: Bytes) {
+    fn signed_in(&mut self, at: ConnRef, session: Option<(Arc<Session>, Vec<GroupId>)>, reply: Bytes) {
         let hub = Arc::clone(&self.hub);
-        let Some(conn) = self.get(at) else {
-            if let Some(session) = session {
-                hub.closed(session, Ended::LinkClose);
-            }
-            return;
-        };
-        let Stage::SigningIn(attempts) = conn.stage else {
-            if let Some(session) = session {
+        let waiting = self.get(at).and_then(|conn| match conn.stage {
+            Stage::SigningIn(attempts) => Some((conn, attempts)),
+            Stage::Fresh(_) | Stage::In(_) | Stage::Closing => None,
+        });
+        let Some((conn, attempts)) = waiting else {
+            if let Some((session, _)) = session {
                 hub.closed(session, Ended::LinkClose);
             }
             return;
         };
         match session {
-            Some(session) => {
+            Some((session, rooms)) => {
                 conn.stage = Stage::In(Arc::clone(&session));
                 hub.seat(at, &session);
+                hub.seated(at, session, rooms);
             }
             None => conn.stage = Stage::Fresh(attempts + 1),
         }
@@ -353,7 +353,7 @@ impl Shard {
         let added = conn.queue(frame, self.limits, &self.hub.ledger);
         if !conn.dirty {
             conn.dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
         match added {
             Added::Fits => {}
@@ -364,9 +364,11 @@ impl Shard {
         }
     }
 
+    /// Writes what was queued, up to the end of the turn; the rest stays for the next.
     fn write_dirty(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for slot in dirty.drain(..) {
+        while self.writes < WRITES_PER_TURN
+            && let Some(slot) = self.dirty.pop_front()
+        {
             if let Some(conn) = self.conns.get_mut(slot as usize)
                 && conn.dirty
             {
@@ -374,7 +376,6 @@ impl Shard {
                 self.write(slot);
             }
         }
-        self.dirty = dirty;
     }
 
     fn write(&mut self, slot: u32) {

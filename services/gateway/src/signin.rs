@@ -33,17 +33,20 @@ impl Hub {
             let result = if outcome.is_ok() { "ok" } else { "refused" };
             hub.meters.sign_ins.get_or_create(&[("outcome", result)]).inc();
             hub.meters.request_seconds.observe((hub.clock.mono() - began).as_secs_f64());
-            let (session, reply, rooms) = match outcome {
-                Ok((session, reply, rooms)) => (Some(session), Ok(frame::Body::SignedIn(reply)), rooms),
-                Err(refusal) => (None, Err(refusal), Vec::new()),
+            let (session, reply) = match outcome {
+                Ok((session, reply, rooms)) => (Some((session, rooms)), Ok(frame::Body::SignedIn(reply))),
+                Err(refusal) => (None, Err(refusal)),
             };
             let reply = wire.encode(&wire::reply(id, reply));
-            hub.tell(at.shard, Command::SignedIn { at, session: session.clone(), reply }).await;
-            if let Some(session) = session {
-                hub.events.session(&session, None);
-                hub.settle(at, session, rooms).await;
-            }
+            hub.tell(at.shard, Command::SignedIn { at, session, reply }).await;
         });
+    }
+
+    /// What follows once the connection is seated.
+    pub(crate) fn seated(self: &Arc<Self>, at: ConnRef, session: Arc<Session>, rooms: Vec<GroupId>) {
+        let hub = Arc::clone(self);
+        self.events.session(&session, None);
+        self.tasks.spawn("gateway.settle", async move { hub.settle(at, session, rooms).await });
     }
 
     async fn try_sign_in(

@@ -10,7 +10,6 @@ use linnet_types::{GroupId, Refusal, SdkAppId, UnixMillis, code};
 
 use crate::hub::Seat;
 use crate::rooms::shaping::Pace;
-use crate::session::ConnRef;
 use crate::view;
 use crate::wire::Wire;
 
@@ -125,21 +124,17 @@ impl Room {
     }
 
     /// False when the connection was not in.
-    pub(crate) fn leave(&mut self, at: ConnRef) -> bool {
-        self.leave_number(at.number)
-    }
-
-    pub(crate) fn leave_number(&mut self, number: u64) -> bool {
-        let found = self.viewers.iter_mut().find(|(_, v)| v.seats.iter().any(|seat| seat.at.number == number));
-        let Some((user, viewer)) = found else { return false };
+    pub(crate) fn leave(&mut self, user: &str, number: u64) -> bool {
+        let Some(viewer) = self.viewers.get_mut(user) else { return false };
+        let before = viewer.seats.len();
         viewer.seats.retain(|seat| seat.at.number != number);
+        let was_in = viewer.seats.len() < before;
         if viewer.seats.is_empty() {
-            let user = user.clone();
-            self.viewers.remove(&user);
+            self.viewers.remove(user);
             self.delta.left_count += 1;
-            note(&mut self.delta.left, &user);
+            note(&mut self.delta.left, user);
         }
-        true
+        was_in
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -259,6 +259,8 @@ impl Shard {
             }
             receivers.sort_unstable_by_key(|at| (at.slot, at.number));
             receivers.dedup();
+            // Batches of one conversation mostly name the same users: then nobody has to be looked for in each list.
+            let same = runs.windows(2).all(|pair| same_targets(&pair[0].to, &pair[1].to));
             for at in receivers {
                 let Some(session) = self.get(at).and_then(|conn| conn.session().cloned()) else {
                     // The connection ended between the batch's arrival and now.
@@ -268,7 +270,7 @@ impl Shard {
                     continue;
                 };
                 let user = session.user.as_str();
-                let mask = visible(runs, chunk, user, at.number, Some(at));
+                let mask = visible(runs, chunk, user, at.number, (!same).then_some(at));
                 let side = runs[0].batch.side(user);
                 let wire = self.conns[at.slot as usize].wire;
                 traced += usize::from(self.hand(at.slot, runs, chunk, side, wire, mask, &mut built));
@@ -310,6 +312,14 @@ impl Shard {
 
 fn mask_of(count: usize) -> u128 {
     if count >= 128 { u128::MAX } else { (1 << count) - 1 }
+}
+
+fn same_targets(one: &Targets, other: &Targets) -> bool {
+    match (one, other) {
+        (Targets::Members, Targets::Members) => true,
+        (Targets::Only(one), Targets::Only(other)) => one == other,
+        _ => false,
+    }
 }
 
 fn aims_at(to: &Targets, at: ConnRef) -> bool {
