@@ -87,7 +87,10 @@ async fn recall_shows_everywhere() -> Result<()> {
     assert_eq!(page["messages"][0]["revoked"], true);
     assert!(page["messages"][0]["body"].is_null(), "the text is gone for clients: {page}");
     let code = rest
-        .code("openim/admin_msgwithdraw", json!({ "From_Account": "alice", "To_Account": "bob", "MsgKey": sent["msg_key"] }))
+        .code(
+            "openim/admin_msgwithdraw",
+            json!({ "From_Account": "alice", "To_Account": "bob", "MsgKey": sent["msg_key"] }),
+        )
         .await;
     assert_eq!(code, 20023, "already recalled");
     Ok(())
@@ -114,9 +117,7 @@ async fn a_second_device_of_a_platform_ends_the_first() -> Result<()> {
     server.rest().import(&["alice"]).await;
     let mut phone = Socket::sign_in(&server, "alice", "Android").await?;
     let mut web = Socket::open(server.ws()).await?;
-    let sign_in = |instance: &str| {
-        json!({ "sdkappid": server.app().0, "user": "alice", "usersig": server.sig("alice"), "platform": "Web", "instance": instance })
-    };
+    let sign_in = |instance: &str| json!({ "sdkappid": server.app().0, "user": "alice", "usersig": server.sig("alice"), "platform": "Web", "instance": instance });
     web.ask("sign_in", sign_in("one")).await?;
     let mut newer = Socket::open(server.ws()).await?;
     newer.ask("sign_in", sign_in("two")).await?;
@@ -134,7 +135,7 @@ async fn a_second_device_of_a_platform_ends_the_first() -> Result<()> {
     let mut request = sign_in("three");
     request["usersig"] = json!(before);
     assert_eq!(old.refused("sign_in", request).await?, 70052);
-    Socket::sign_in(&server, "alice", "Web").await?;
+    let _signed_in = Socket::sign_in(&server, "alice", "Web").await?;
     let status = rest.ok("openim/query_online_status", json!({ "To_Account": ["alice"], "IsNeedDetail": 1 })).await;
     assert_eq!(status["QueryResult"][0]["Status"], "Online", "{status}");
     Ok(())

@@ -17,7 +17,10 @@ async fn a_public_group_from_creation_to_dismissal() -> Result<()> {
     let mut bob = Socket::sign_in(&server, "bob", "Web").await?;
     let mut carol = Socket::sign_in(&server, "carol", "Web").await?;
     // Not a member: neither speaks nor reads.
-    assert_eq!(carol.refused("send", json!({ "conv": "GROUP:club/1", "random": 1, "body": text_body("x") })).await?, 10007);
+    assert_eq!(
+        carol.refused("send", json!({ "conv": "GROUP:club/1", "random": 1, "body": text_body("x") })).await?,
+        10007
+    );
     assert_eq!(carol.refused("history", json!({ "conv": "GROUP:club/1" })).await?, 10007);
     alice.say("GROUP:club/1", 1, "welcome").await?;
     assert_eq!(bob.text("GROUP:club/1").await?, "welcome");
@@ -31,28 +34,60 @@ async fn a_public_group_from_creation_to_dismissal() -> Result<()> {
     assert_eq!(carol.text("GROUP:club/1").await?, "hello carol");
     // What was said before the join is not shown.
     let page = carol.ask("history", json!({ "conv": "GROUP:club/1", "limit": 100 })).await?;
-    let texts: Vec<_> = page["messages"].as_array().unwrap().iter().filter_map(|m| m["body"][0]["MsgContent"]["Text"].as_str()).collect();
+    let texts: Vec<_> = page["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|m| m["body"][0]["MsgContent"]["Text"].as_str())
+        .collect();
     assert_eq!(texts, ["hello carol"], "{page}");
     // Mute, speak, unmute.
-    rest.ok("group_open_http_svc/forbid_send_msg", json!({ "GroupId": "club/1", "Members_Account": ["bob"], "MuteTime": 600 })).await;
-    assert_eq!(bob.refused("send", json!({ "conv": "GROUP:club/1", "random": 3, "body": text_body("x") })).await?, 10017);
-    rest.ok("group_open_http_svc/forbid_send_msg", json!({ "GroupId": "club/1", "Members_Account": ["bob"], "MuteTime": 0 })).await;
+    rest.ok(
+        "group_open_http_svc/forbid_send_msg",
+        json!({ "GroupId": "club/1", "Members_Account": ["bob"], "MuteTime": 600 }),
+    )
+    .await;
+    assert_eq!(
+        bob.refused("send", json!({ "conv": "GROUP:club/1", "random": 3, "body": text_body("x") })).await?,
+        10017
+    );
+    rest.ok(
+        "group_open_http_svc/forbid_send_msg",
+        json!({ "GroupId": "club/1", "Members_Account": ["bob"], "MuteTime": 0 }),
+    )
+    .await;
     bob.say("GROUP:club/1", 4, "free").await?;
     // Kicked: nothing after the kick.
-    rest.ok("group_open_http_svc/delete_group_member", json!({ "GroupId": "club/1", "MemberToDel_Account": ["carol"] })).await;
+    rest.ok(
+        "group_open_http_svc/delete_group_member",
+        json!({ "GroupId": "club/1", "MemberToDel_Account": ["carol"] }),
+    )
+    .await;
     alice.say("GROUP:club/1", 5, "secret").await?;
     assert_eq!(bob.text("GROUP:club/1").await?, "hello carol");
     assert_eq!(bob.text("GROUP:club/1").await?, "secret");
     assert!(!carol.drain().await.iter().any(|item| item.to_string().contains("secret")));
     assert_eq!(carol.refused("history", json!({ "conv": "GROUP:club/1" })).await?, 10007);
-    let roles = rest.ok("group_open_http_svc/get_role_in_group", json!({ "GroupId": "club/1", "User_Account": ["alice", "bob", "carol"] })).await;
+    let roles = rest
+        .ok(
+            "group_open_http_svc/get_role_in_group",
+            json!({ "GroupId": "club/1", "User_Account": ["alice", "bob", "carol"] }),
+        )
+        .await;
     let roles: Vec<_> = roles["UserIdList"].as_array().unwrap().iter().map(|u| u["Role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["Owner", "Member", "NotMember"]);
     assert_eq!(alice.refused("group_quit", json!({ "group_id": "club/1" })).await?, 10009);
     rest.ok("group_open_http_svc/destroy_group", json!({ "GroupId": "club/1" })).await;
-    assert_eq!(alice.refused("send", json!({ "conv": "GROUP:club/1", "random": 6, "body": text_body("x") })).await?, 10010);
+    assert_eq!(
+        alice.refused("send", json!({ "conv": "GROUP:club/1", "random": 6, "body": text_body("x") })).await?,
+        10010
+    );
     // The id may be used again, and shows nothing of before.
-    rest.ok("group_open_http_svc/create_group", json!({ "Type": "Public", "Name": "new", "GroupId": "club/1", "Owner_Account": "bob" })).await;
+    rest.ok(
+        "group_open_http_svc/create_group",
+        json!({ "Type": "Public", "Name": "new", "GroupId": "club/1", "Owner_Account": "bob" }),
+    )
+    .await;
     let page = bob.ask("history", json!({ "conv": "GROUP:club/1", "limit": 100 })).await?;
     assert!(!page.to_string().contains("secret"), "{page}");
     Ok(())
@@ -65,22 +100,52 @@ async fn group_unread_and_history_by_rest() -> Result<()> {
     rest.import(&["alice", "bob"]).await;
     rest.ok("group_open_http_svc/create_group", json!({ "Type": "Public", "Name": "g", "GroupId": "g", "Owner_Account": "alice", "MemberList": [{ "Member_Account": "bob" }] })).await;
     for n in 1..=3 {
-        let sent = rest.ok("group_open_http_svc/send_group_msg", json!({ "GroupId": "g", "From_Account": "alice", "Random": n, "MsgBody": text_body(&format!("m{n}")) })).await;
+        let sent = rest
+            .ok(
+                "group_open_http_svc/send_group_msg",
+                json!({ "GroupId": "g", "From_Account": "alice", "Random": n, "MsgBody": text_body(&format!("m{n}")) }),
+            )
+            .await;
         assert!(sent["MsgSeq"].as_u64().unwrap() >= n, "{sent}");
     }
     // One library sends a constant Random: other texts are other messages, the same text is one.
-    let same = rest.ok("group_open_http_svc/send_group_msg", json!({ "GroupId": "g", "From_Account": "alice", "Random": 3, "MsgBody": text_body("m3") })).await;
-    let other = rest.ok("group_open_http_svc/send_group_msg", json!({ "GroupId": "g", "From_Account": "alice", "Random": 3, "MsgBody": text_body("m4") })).await;
+    let same = rest
+        .ok(
+            "group_open_http_svc/send_group_msg",
+            json!({ "GroupId": "g", "From_Account": "alice", "Random": 3, "MsgBody": text_body("m3") }),
+        )
+        .await;
+    let other = rest
+        .ok(
+            "group_open_http_svc/send_group_msg",
+            json!({ "GroupId": "g", "From_Account": "alice", "Random": 3, "MsgBody": text_body("m4") }),
+        )
+        .await;
     assert_eq!(same["MsgSeq"].as_u64().unwrap() + 1, other["MsgSeq"].as_u64().unwrap());
-    let history = rest.ok("group_open_http_svc/group_msg_get_simple", json!({ "GroupId": "g", "ReqMsgNumber": 20 })).await;
-    let texts: Vec<_> = history["RspMsgList"].as_array().unwrap().iter().filter_map(|m| m["MsgBody"][0]["MsgContent"]["Text"].as_str()).collect();
+    let history =
+        rest.ok("group_open_http_svc/group_msg_get_simple", json!({ "GroupId": "g", "ReqMsgNumber": 20 })).await;
+    let texts: Vec<_> = history["RspMsgList"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|m| m["MsgBody"][0]["MsgContent"]["Text"].as_str())
+        .collect();
     assert_eq!(texts, ["m4", "m3", "m2", "m1"], "{history}");
     let mut bob = Socket::sign_in(&server, "bob", "Web").await?;
     let unread = |synced: &serde_json::Value| {
-        synced["conversations"].as_array().unwrap().iter().find(|c| c["conv"] == "GROUP:g").map(|c| c["unread"].as_u64().unwrap_or(0))
+        synced["conversations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|c| c["conv"] == "GROUP:g")
+            .map(|c| c["unread"].as_u64().unwrap_or(0))
     };
     assert_eq!(unread(&bob.ask("sync", json!({})).await?), Some(4));
-    rest.ok("group_open_http_svc/set_unread_msg_num", json!({ "GroupId": "g", "Member_Account": "bob", "UnreadMsgNum": 2 })).await;
+    rest.ok(
+        "group_open_http_svc/set_unread_msg_num",
+        json!({ "GroupId": "g", "Member_Account": "bob", "UnreadMsgNum": 2 }),
+    )
+    .await;
     assert_eq!(unread(&bob.ask("sync", json!({})).await?), Some(2));
     bob.ask("read", json!({ "conv": "GROUP:g" })).await?;
     assert_eq!(unread(&bob.ask("sync", json!({})).await?), Some(0));
@@ -91,11 +156,20 @@ async fn group_unread_and_history_by_rest() -> Result<()> {
 async fn tenants_do_not_see_each_other() -> Result<()> {
     let server = Server::start()?;
     server.rest().import(&["alice"]).await;
-    let made = server.cli(&["app", "create", "--sdkappid", "1700000001", "--new-key", "0123456789abcdef0123456789abcdef", "--json"])?;
+    let made = server.cli(&[
+        "app",
+        "create",
+        "--sdkappid",
+        "1700000001",
+        "--new-key",
+        "0123456789abcdef0123456789abcdef",
+        "--json",
+    ])?;
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     // A sig of one app is worth nothing in the other.
     let mut socket = Socket::open(server.ws()).await?;
-    let request = json!({ "sdkappid": 1_700_000_001, "user": "alice", "usersig": server.sig("alice"), "platform": "Web" });
+    let request =
+        json!({ "sdkappid": 1_700_000_001, "user": "alice", "usersig": server.sig("alice"), "platform": "Web" });
     assert_eq!(socket.refused("sign_in", request).await?, 70014);
     Ok(())
 }

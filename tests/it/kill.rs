@@ -20,7 +20,13 @@ async fn killed_under_load_again_and_again() -> Result<()> {
     server.rest().ok("group_open_http_svc/create_group", json!({ "Type": "Public", "Name": "g", "GroupId": "g", "Owner_Account": "alice", "MemberList": [{ "Member_Account": "bob" }] })).await;
     let hooks = Hooks::start().await;
     let url = format!("webhook.url={}", hooks.url());
-    let on = server.cli(&["app", "set", &url, "webhook.events=C2C.CallbackAfterSendMsg,Group.CallbackAfterSendMsg", "group.msg_rate=0"])?;
+    let on = server.cli(&[
+        "app",
+        "set",
+        &url,
+        "webhook.events=C2C.CallbackAfterSendMsg,Group.CallbackAfterSendMsg",
+        "group.msg_rate=0",
+    ])?;
     assert!(on.status.success(), "{}", String::from_utf8_lossy(&on.stderr));
     // (conversation, seq) -> text, for everything acknowledged.
     let mut acknowledged: BTreeMap<(String, u64), String> = BTreeMap::new();
@@ -107,7 +113,8 @@ async fn history(socket: &mut Socket, conv: &str) -> Result<BTreeMap<u64, String
     let mut found = BTreeMap::new();
     let mut from = 1;
     loop {
-        let page = socket.ask("history", json!({ "conv": conv, "from_seq": from, "ascending": true, "limit": 100 })).await?;
+        let page =
+            socket.ask("history", json!({ "conv": conv, "from_seq": from, "ascending": true, "limit": 100 })).await?;
         for message in page["messages"].as_array().into_iter().flatten() {
             let text = message["body"][0]["MsgContent"]["Text"].as_str().unwrap_or_default();
             found.insert(message["seq"].as_u64().unwrap(), text.to_owned());

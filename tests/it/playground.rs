@@ -23,7 +23,7 @@ fn browser() -> Result<Option<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn alice_writes_bob_sees_it_and_a_reload_shows_history() -> Result<()> {
     let Some(browser) = browser()? else { return Ok(()) };
-    let server = Server::with(Options { args: vec!["--seed".into(), "demo".into()], ..Options::default() })?;
+    let server = Server::with(Options { demo: true, ..Options::default() })?;
     let folder = tempfile::tempdir()?;
     let script = folder.path().join("drive.js");
     std::fs::write(&script, DRIVER)?;

@@ -10,7 +10,10 @@ use serde_json::json;
 fn install() -> Result<Option<tempfile::TempDir>> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("package.json"), "{}")?;
-    let done = Command::new("npm").args(["install", "--silent", "--no-audit", "--no-fund", "tls-sig-api-v2@1.0.2"]).current_dir(folder.path()).status();
+    let done = Command::new("npm")
+        .args(["install", "--silent", "--no-audit", "--no-fund", "tls-sig-api-v2@1.0.2"])
+        .current_dir(folder.path())
+        .status();
     match done {
         Ok(status) if status.success() => Ok(Some(folder)),
         other => {

@@ -26,7 +26,9 @@ async fn the_app_decides_before_a_message_is_sent() -> Result<()> {
             (true, "refuse") => Reply::code(1),
             (true, "own") => Reply::code(120_500),
             (true, "drop") => Reply::code(2),
-            (true, "rewrite") => Reply::Json(json!({ "ActionStatus": "OK", "ErrorCode": 0, "ErrorInfo": "", "MsgBody": text_body("***") })),
+            (true, "rewrite") => Reply::Json(
+                json!({ "ActionStatus": "OK", "ErrorCode": 0, "ErrorInfo": "", "MsgBody": text_body("***") }),
+            ),
             _ => Reply::ok(),
         }
     });

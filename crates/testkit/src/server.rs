@@ -27,6 +27,8 @@ struct Ready {
 /// How to start a server.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Begin with the sample people.
+    pub demo: bool,
     /// Extra arguments of `linnet dev`.
     pub args: Vec<String>,
     /// Extra environment.
@@ -63,7 +65,7 @@ fn binary() -> &'static Path {
 }
 
 impl Server {
-    /// Starts one with sample people left out, on a free port.
+    /// Starts one without sample people, on a free port.
     ///
     /// # Errors
     /// When it does not become ready within 30 s.
@@ -192,7 +194,8 @@ fn spawn(folder: &Path, options: &Options, listen: &str) -> Result<(Child, Ready
     let out = folder.join("ready");
     let _ = std::fs::remove_file(&out);
     let mut command = Command::new(binary());
-    command.args(["dev", "--json", "--seed", "empty", "--listen", listen, "--data"]).arg(folder.join("data"));
+    let seed = if options.demo { "demo" } else { "empty" };
+    command.args(["dev", "--json", "--seed", seed, "--listen", listen, "--data"]).arg(folder.join("data"));
     command.args(&options.args).envs(options.env.iter().cloned());
     command.stdin(Stdio::null()).stdout(std::fs::File::create(&out)?).stderr(log);
     let mut child = command.spawn().context("starting linnet")?;
