@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     live: Live,
     out: mpsc::Sender<(Subject, Bytes)>,
     streams: Mutex<HashMap<(SdkAppId, ConvId), Arc<StreamState>>>,
+    /// Streams of earlier tenures of this node, until they are quiet.
+    replaced: Mutex<Vec<Arc<StreamState>>>,
     direct: Direct,
     repeats: Repeats,
     /// Sent to gateways on streams that are closed.
@@ -128,6 +130,7 @@ impl Publisher {
             clock: deps.clock,
             out,
             streams: Mutex::default(),
+            replaced: Mutex::default(),
             closed_counts: Mutex::default(),
             kept,
             metrics,
@@ -178,8 +181,7 @@ impl Publisher {
     #[must_use]
     pub fn links(&self) -> Vec<LinkCount> {
         let mut counts = self.inner.closed_counts.lock().clone();
-        let streams: Vec<_> = self.inner.streams.lock().values().cloned().collect();
-        for stream in streams {
+        for stream in self.inner.all_streams() {
             stream.add_counts(&mut counts);
         }
         self.inner.direct.add_counts(&mut counts);
@@ -195,6 +197,11 @@ impl Inner {
         if self.out.try_send((subject, payload)).is_err() {
             self.metrics.not_queued.inc();
         }
+    }
+
+    fn all_streams(&self) -> Vec<Arc<StreamState>> {
+        let streams = self.streams.lock();
+        streams.values().cloned().chain(self.replaced.lock().iter().cloned()).collect()
     }
 
     fn stream(&self, app: u32, conv: u64) -> Option<Arc<StreamState>> {

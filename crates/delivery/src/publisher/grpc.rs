@@ -43,7 +43,13 @@ impl Delivery for Grpc {
                 return Err(to_status(&Refusal::retry(code::BUSY, "the conversation is not open here", 100)));
             };
             let place = stream.register(&request);
-            reply = RegisterReply { tenure: place.tenure, no: place.no, head_seq: place.head_seq, ..reply };
+            reply = RegisterReply {
+                tenure: place.tenure,
+                no: place.no,
+                head_seq: place.head_seq,
+                first_no: place.first_no,
+                ..reply
+            };
         }
         Ok(Response::new(reply))
     }

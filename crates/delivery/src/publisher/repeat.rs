@@ -211,19 +211,21 @@ impl Inner {
         }
     }
 
+    /// Nothing of the stream can be asked for any more; its counts stay.
     fn forget(&self, stream: &Arc<StreamState>) {
         let mut streams = self.streams.lock();
         if streams.get(&(stream.app, stream.conv)).is_some_and(|present| Arc::ptr_eq(present, stream)) {
             streams.remove(&(stream.app, stream.conv));
-            drop(streams);
-            stream.add_counts(&mut self.closed_counts.lock());
+        } else {
+            self.replaced.lock().retain(|old| !Arc::ptr_eq(old, stream));
         }
+        drop(streams);
+        stream.add_counts(&mut self.closed_counts.lock());
     }
 
     fn sweep(&self, now: Duration) {
         for gateway in self.live.refresh(now, GONE_FOR) {
-            let streams: Vec<_> = self.streams.lock().values().cloned().collect();
-            for stream in streams {
+            for stream in self.all_streams() {
                 if let (_, Some(count)) = stream.deregister(&gateway, u64::MAX) {
                     self.count_closed(count);
                 }

@@ -54,6 +54,8 @@ struct Fan {
 #[derive(Debug)]
 struct Registered {
     incarnation: u64,
+    registration: u64,
+    first_no: u64,
     count: LinkCount,
 }
 
@@ -93,10 +95,9 @@ impl Stream {
             closed: AtomicBool::new(false),
             fan: Mutex::new(fan),
         });
+        // What is still sent by the stream before counts until that is closed and quiet.
         let old = inner.streams.lock().insert((app, conv), Arc::clone(&state));
-        if let Some(old) = old {
-            old.add_counts(&mut inner.closed_counts.lock());
-        }
+        inner.replaced.lock().extend(old);
         if group {
             inner.announce(&state);
             let due = state.fan.lock().quiet.touched(now);
@@ -250,12 +251,19 @@ impl StreamState {
     pub(super) fn register(&self, request: &RegisterRequest) -> RegisterReply {
         let gateway = NodeId::trusted(request.gateway.as_str());
         let mut fan = self.fan.lock();
-        let registered = fan
-            .registered
-            .entry(gateway.clone())
-            .or_insert_with(|| Registered { incarnation: request.incarnation, count: LinkCount::new(gateway) });
+        let (no, head_seq) = (fan.no, fan.head);
+        let registered = fan.registered.entry(gateway.clone()).or_insert_with(|| Registered {
+            incarnation: request.incarnation,
+            registration: request.registration,
+            first_no: no,
+            count: LinkCount::new(gateway),
+        });
         registered.incarnation = registered.incarnation.max(request.incarnation);
-        RegisterReply { tenure: self.tenure(), no: fan.no, head_seq: fan.head, ..RegisterReply::default() }
+        if registered.registration != request.registration {
+            (registered.registration, registered.first_no) = (request.registration, no);
+        }
+        let first_no = registered.first_no;
+        RegisterReply { tenure: self.tenure(), no, head_seq, first_no, ..RegisterReply::default() }
     }
 
     /// Removes a registration; answers where the stream stands and what that gateway was sent.

@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 const KEEP_FOR: Duration = Duration::from_secs(30);
 /// Batches kept while the registration they belong to is not answered.
 const EARLY_MAX: usize = 1024;
+/// Earlier owners whose last numbers still count.
+const BEFORE_MAX: usize = 8;
 /// Batches by name held back until it is known whether the stream brings them too.
 const DIRECT_MAX: usize = 256;
 
@@ -81,6 +83,8 @@ pub(super) struct Conversation {
     /// What is awaited beside the bus: a pause, a registration or missed batches.
     job: Option<BoxFuture<'static, Job>>,
     tries: u32,
+    /// Names the registration over its tries.
+    registration: u64,
     hole_since: Duration,
     phase: Phase,
     registered_once: bool,
@@ -91,8 +95,8 @@ pub(super) struct Conversation {
     /// Of a tenure not registered yet.
     early: Vec<Batch>,
     direct: VecDeque<Batch>,
-    /// Tenure and first number not received of the owner before, for the link law.
-    before: Option<(u64, u64)>,
+    /// Tenure and first number not received of owners before, for the link law.
+    before: VecDeque<(u64, u64)>,
 }
 
 impl Conversation {
@@ -107,6 +111,7 @@ impl Conversation {
             verdict: None,
             job: None,
             tries: 0,
+            registration: 0,
             hole_since: Duration::ZERO,
             phase: Phase::Registering,
             registered_once: false,
@@ -115,7 +120,7 @@ impl Conversation {
             line: Line::new(1),
             early: Vec::new(),
             direct: VecDeque::new(),
-            before: None,
+            before: VecDeque::new(),
         }
     }
 
@@ -309,12 +314,11 @@ impl Conversation {
     }
 
     fn on_last(&mut self, last: &LastNumber) {
-        if let Some((tenure, first)) = self.before
-            && last.tenure == tenure
-            && last.no >= first
+        if let Some(before) = self.before.iter_mut().find(|(tenure, _)| *tenure == last.tenure)
+            && last.no >= before.1
         {
-            self.inner.lost_batches(last.no + 1 - first);
-            self.before = Some((tenure, last.no + 1));
+            self.inner.lost_batches(last.no + 1 - before.1);
+            before.1 = last.no + 1;
         }
         if self.phase == Phase::Registering || last.tenure < self.tenure {
             return;
@@ -383,7 +387,12 @@ impl Conversation {
             self.inner.lost_batches(self.line.skip_to(reply.no + 1));
             self.line.answered(reply.no);
         } else {
-            self.before = again.then(|| (self.tenure, self.line.next()));
+            if again {
+                self.before.push_back((self.tenure, self.line.next()));
+                self.before.drain(..self.before.len().saturating_sub(BEFORE_MAX));
+            }
+            // An earlier try arrived, and its answer did not.
+            self.inner.lost_batches(reply.no.saturating_sub(reply.first_no));
             let suspect = self.line.is_suspect();
             self.line = Line::new(reply.no + 1);
             if suspect {

@@ -75,6 +75,7 @@ impl Conversation {
         self.phase = Phase::Registering;
         self.verdict = None;
         self.tries = 0;
+        self.registration = self.inner.rng.u64();
         self.send_register();
     }
 
@@ -93,6 +94,7 @@ impl Conversation {
             live_members: local.live_members,
             live_count: local.live_count,
             members: local.members,
+            registration: self.registration,
         };
         self.inner.metrics.registers.inc();
         let owners = self.inner.owners.clone();
