@@ -27,7 +27,7 @@ pub(crate) struct Command {
 /// What a reply is for.
 enum Pending {
     Caller {
-        body: frame::Body,
+        body: Box<frame::Body>,
         answer: oneshot::Sender<Result<frame::Body>>,
     },
     /// History for a gap.
@@ -179,7 +179,7 @@ impl Session {
         again.sort_unstable();
         for id in again {
             if let Some(Pending::Caller { body, .. }) = self.pending.get(&id) {
-                transport.send(&client::Frame { id, body: Some(body.clone()) }).await?;
+                transport.send(&client::Frame { id, body: Some((**body).clone()) }).await?;
             }
         }
         for (conv, todo) in self.gaps.resume() {
@@ -194,8 +194,8 @@ impl Session {
         let pending = std::mem::take(&mut self.pending);
         for (id, entry) in pending {
             match entry {
-                Pending::Caller { body: frame::Body::Send(send), answer } if self.options.reconnect => {
-                    self.pending.insert(id, Pending::Caller { body: frame::Body::Send(send), answer });
+                Pending::Caller { body, answer } if self.options.reconnect && is_send(&body) => {
+                    self.pending.insert(id, Pending::Caller { body, answer });
                 }
                 Pending::Caller { answer, .. } => drop(answer.send(Err(Error::Disconnected))),
                 Pending::Gap { .. } | Pending::Sync => {}
@@ -267,7 +267,7 @@ impl Session {
             return Ok(());
         }
         self.signing_out |= matches!(body, frame::Body::SignOut(_));
-        let pending = Pending::Caller { body: body.clone(), answer };
+        let pending = Pending::Caller { body: Box::new(body.clone()), answer };
         self.ask(transport, body, pending).await
     }
 
@@ -403,4 +403,9 @@ impl Session {
             None => Ok(()),
         }
     }
+}
+
+/// Sends carry a token, so they may be repeated.
+fn is_send(body: &frame::Body) -> bool {
+    matches!(body, frame::Body::Send(_))
 }

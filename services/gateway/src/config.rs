@@ -37,6 +37,8 @@ linnet_runtime::config! {
         pub read_delay: Period = Period::secs(3), "", restart;
         /// How long a connection that was lost can be taken up again.
         pub resume: Period = Period::secs(120), "", restart;
+        /// Connections are re-asserted to the session service this often; those it does not know any more are closed.
+        pub refresh: Period = Period::secs(30), "", restart;
         /// Joins and leaves of live rooms go to the owner this often.
         pub live_tick: Period = Period::ms(500), "", restart;
     }
@@ -53,6 +55,7 @@ fn problems(config: &Config) -> Vec<Problem> {
     check(config.shards > 1024, "shards", "must be at most 1024");
     let ping_s = config.ping.get().as_secs();
     check(!(1..=30).contains(&ping_s), "ping", "must be between 1s and 30s");
+    check(config.refresh.get().is_zero(), "refresh", "must be more than nothing");
     check(config.frame_bytes.bytes() < 16 << 10, "frame_bytes", "must be at least 16KiB");
     check(config.frames_per_s == 0 || config.frames_burst == 0, "frames_per_s", "must be at least 1");
     check(config.queue_frames < 4, "queue_frames", "must be at least 4");

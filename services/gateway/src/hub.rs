@@ -217,7 +217,7 @@ impl Hub {
     }
 
     pub(crate) async fn end(&self, at: ConnRef, end: End) {
-        self.tell(at.shard, Command::End { at, end }).await;
+        self.tell(at.shard, Command::End { at, end: Box::new(end) }).await;
     }
 
     pub(crate) async fn reply(

@@ -68,8 +68,6 @@ use crate::hub::{Hub, Parts};
 use crate::metrics::{Ledger, Meters};
 use crate::shard::{Command, INBOX, Shard};
 
-/// Period of re-asserting connections to the session service.
-const REFRESH: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_millis(500);
 const SHAPING: Duration = Duration::from_millis(100);
 /// What clients are told when the node leaves: come back after up to this long.
@@ -160,7 +158,7 @@ async fn ticks(hub: Arc<Hub>) {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         interval
     };
-    let (mut refresh, mut sweep, mut shaping) = (every(REFRESH), every(SWEEP), every(SHAPING));
+    let (mut refresh, mut sweep, mut shaping) = (every(hub.config.refresh.get()), every(SWEEP), every(SHAPING));
     let mut live = every(hub.config.live_tick.get().max(Duration::from_millis(50)));
     let draining = hub.tasks.draining();
     // The first tick of an interval comes at once, before anybody is connected.

@@ -130,7 +130,7 @@ pub(crate) enum Command {
     },
     End {
         at: ConnRef,
-        end: End,
+        end: Box<End>,
     },
     /// Ends every connection: the node is leaving.
     Drain {
@@ -269,7 +269,7 @@ impl Shard {
             }
             Command::End { at, end } => {
                 if self.get(at).is_some() {
-                    self.end(at.slot, end);
+                    self.end(at.slot, *end);
                 }
             }
             Command::Drain { after_ms } => {

@@ -164,3 +164,44 @@ async fn a_connection_is_in_one_room_unless_the_app_says_more() {
     let state = room_state(&mut a).await;
     assert!(state.left && state.why == "other_room");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_viewer_gets_every_message_in_order_and_the_counts_agree() {
+    const VIEWERS: usize = 150;
+    const MESSAGES: u64 = 100;
+    let node = Node::start(Config { shards: 2, ..Config::default() }).await;
+    let mut viewers = Vec::new();
+    for n in 0..VIEWERS {
+        let mut options = node.options(&format!("v{n}"));
+        options.follow = false;
+        let options = if n % 3 == 0 { options.json() } else { options };
+        let (client, events) = node.connect(options).await;
+        client.join("live").await.expect("in");
+        viewers.push((client, events));
+    }
+    eventually("all are listed", || node.metrics.value("linnet_gateway_listed") == Some(VIEWERS as f64)).await;
+    let reading = viewers.into_iter().map(|(client, mut events)| {
+        let counted = async move {
+            for seq in 1..=MESSAGES {
+                assert_eq!(events.message().await.expect("pushed").1.seq, seq);
+            }
+            drop(client);
+        };
+        node.tasks.spawn("test.viewer", counted)
+    });
+    let reading: Vec<_> = reading.collect();
+    for no in 1..=MESSAGES {
+        node.fan(room_batch(no, vec![message(no)])).await;
+        if no % 10 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    for viewer in reading {
+        viewer.await.expect("joined").expect("has everything");
+    }
+    node.accounts_add_up().await;
+    let totals = node.running.gateway.totals();
+    assert!(totals.written >= VIEWERS as u64 * MESSAGES && totals.collapsed == 0, "{totals:?}");
+    let frames = node.running.gateway.stats().frames_out;
+    assert!(frames < VIEWERS as u64 * MESSAGES / 2, "windows merge: {frames} frames");
+}

@@ -6,6 +6,7 @@ use linnet_client::proto::{Kicked, frame};
 use linnet_client::{Client, Error, Event, Events, Options};
 use linnet_gateway::Config;
 use linnet_proto::delivery::{Envelope, Kick, envelope};
+use linnet_runtime::config::Period;
 use linnet_types::{AppSettings, code};
 use prost::Message as _;
 
@@ -93,7 +94,7 @@ async fn the_older_device_of_a_platform_is_told_who_came() {
 }
 
 #[tokio::test]
-async fn the_session_service_can_kick_over_the_bus_and_by_refresh() {
+async fn the_session_service_can_kick_over_the_bus() {
     let node = Node::start(Config::default()).await;
     let (_alice, mut events) = node.client("alice").await;
     let kick = Kick { app: APP, user: "alice".into(), reason: "REST_API_Kick".into(), ..Kick::default() };
@@ -101,6 +102,15 @@ async fn the_session_service_can_kick_over_the_bus_and_by_refresh() {
     let subject = linnet_bus::subject::gw(&node.node);
     node.bus.publish(subject, envelope.encode_to_vec().into()).await.expect("open");
     assert_eq!(kicked(&mut events).await.reason, "REST_API_Kick");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_no_longer_current_is_closed_at_the_next_refresh() {
+    let node = Node::start(Config { refresh: Period::ms(50), ..Config::default() }).await;
+    let (_alice, mut events) = node.client("alice").await;
+    let connection = node.world.lock().sessions[0].connection.clone();
+    node.world.lock().stale.push(connection);
+    assert_eq!(kicked(&mut events).await.reason, "multipleDevice");
 }
 
 #[tokio::test]
