@@ -132,8 +132,32 @@ pub(crate) fn reply(id: u64, outcome: Result<frame::Body, Refusal>) -> client::F
 #[cfg(test)]
 mod tests {
     use linnet_proto::client::{Advanced, Frame, Item, Message, Push, item};
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_frame_or_refused(payload in proptest::collection::vec(any::<u8>(), 0..300), text: bool) {
+            for wire in [Wire::Json, Wire::Protobuf] {
+                if let Err(why) = wire.decode(text, &payload) {
+                    prop_assert_eq!(why.code, code::FRAME_BAD);
+                }
+            }
+        }
+
+        #[test]
+        fn any_json_is_a_frame_or_refused(
+            json in r#"(\{|\[|\}|\]|"id"|"send"|"conv"|"body"|:|,|1|-1|1e9|null|"x"|true){0,40}"#,
+            depth in 0_usize..20_000,
+        ) {
+            let _ = Wire::Json.decode(true, json.as_bytes());
+            let deep = format!(r#"{{"id":1,"send":{{"conv":"C2C:b","body":{}"#, "[".repeat(depth));
+            prop_assert!(Wire::Json.decode(true, deep.as_bytes()).is_err());
+            let closed = format!("{deep}{}}}}}", "]".repeat(depth));
+            prop_assert_eq!(Wire::Json.decode(true, closed.as_bytes()).is_ok(), depth > 0);
+        }
+    }
 
     fn items() -> Vec<Item> {
         let message = Message { seq: 3, from: "alice".into(), body: "[ 1 ]".into(), ..Message::default() };

@@ -103,6 +103,11 @@ async fn bad_messages_are_refused_at_the_edge() {
     };
     assert_eq!(send(|s| s.body = "{}".into()).await, Some(code::BODY_NOT_ARRAY));
     assert_eq!(send(|s| s.body = "[]".into()).await, Some(code::BODY_SHAPE));
+    let deep = |s: &mut proto::Send| {
+        let nested = format!("{}1{}", "[".repeat(2000), "]".repeat(2000));
+        s.body = format!(r#"[{{"MsgType":"TIMCustomElem","MsgContent":{{"Data":{nested}}}}}]"#).into();
+    };
+    assert_eq!(send(deep).await, Some(code::BODY_SHAPE));
     assert_eq!(send(|s| s.body = vec![0xff].into()).await, Some(code::MSG_BAD_PARAM));
     assert_eq!(send(|s| s.body = " ".repeat(13_000).into()).await, Some(code::MSG_TOO_LONG));
     assert_eq!(send(|s| s.conv = "bob".into()).await, Some(code::MSG_BAD_PARAM));
