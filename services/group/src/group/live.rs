@@ -148,31 +148,29 @@ impl Live {
 
 impl Group {
     /// Offers a message to the room's shaper and lets pass what may.
-    pub(super) async fn offer(&mut self, sending: Box<Sending>, now: UnixMillis) {
+    pub(super) async fn offer(&mut self, sending: Box<Sending>, now: UnixMillis, records: &mut Vec<Record>) {
         let rate = self.app.settings.live_rate;
         let rng = self.shared.rng.clone();
         let priority = hooks::priority(&sending.message);
         let Some(live) = &mut self.live else { return };
         let slice = live.shaper.offer(rate, priority, sending, now, &rng);
-        self.pass(slice, now).await;
+        self.pass(slice, now, records).await;
     }
 
-    /// Publishes what passes and answers what does not.
-    async fn pass(&mut self, slice: Slice<Box<Sending>>, now: UnixMillis) {
+    /// Numbers what passes, for the next batch, and answers everything.
+    async fn pass(&mut self, slice: Slice<Box<Sending>>, now: UnixMillis, records: &mut Vec<Record>) {
         for (priority, sending) in slice.dropped {
             if let Some(live) = &mut self.live {
                 live.shaped[priority as usize] += 1;
             }
             self.shape_out(*sending, now);
         }
-        let mut records = Vec::with_capacity(slice.admitted.len());
         for sending in slice.admitted {
             match self.live_seq().await {
                 Ok(seq) => records.push(self.accept(*sending, seq, now)),
                 Err(refusal) => drop(sending.reply.send((Err(refusal), false))),
             }
         }
-        self.publish(records, &[]);
     }
 
     async fn live_seq(&mut self) -> Result<u64> {
@@ -314,7 +312,9 @@ impl Group {
         let Some(live) = &mut self.live else { return };
         let slice = live.shaper.tick(now, &rng);
         let due = live.tick.is_some_and(|tick| tick <= now);
-        self.pass(slice, now).await;
+        let mut records = Vec::with_capacity(slice.admitted.len());
+        self.pass(slice, now, &mut records).await;
+        self.publish(records, &[]);
         if due {
             self.tell_moves(now);
             self.tell_online(now);

@@ -14,6 +14,8 @@ use crate::hub::Command;
 const TAKE: usize = 256;
 /// Rounds of commands that were accepted before the mailbox closed.
 const LAST_WORDS: usize = 64;
+/// A group whose last message is not older may have had an owner who could not deliver it.
+const RECENT_MS: u64 = 60_000;
 /// How often an idle group that somebody watches is looked at.
 const WATCHED: Duration = Duration::from_secs(1);
 
@@ -22,6 +24,7 @@ impl Group {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         self.shared.law.active.inc();
         self.outbox.dirty = true;
+        self.announce();
         let draining = self.shared.tasks.draining();
         let mut idle_since = self.shared.clock.mono();
         let mut taken = Vec::with_capacity(TAKE);
@@ -44,6 +47,15 @@ impl Group {
             }
         }
         self.end(commands, taken).await;
+    }
+
+    /// What an owner before had stored and could not deliver any more is told as "so far"; receivers read it.
+    fn announce(&mut self) {
+        if self.head.0 == 0 || self.now().0.saturating_sub(self.last_ms) > RECENT_MS {
+            return;
+        }
+        let (audience, _) = self.audience(&[]);
+        self.stream.announce(self.head, &audience);
     }
 
     async fn round(&mut self, taken: &mut Vec<Command>) {

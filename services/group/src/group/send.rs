@@ -274,7 +274,7 @@ impl Group {
             self.wake_up(&from).await;
             let now = self.now();
             if self.kind().is_live() {
-                self.offer(sending, now).await;
+                self.offer(sending, now, &mut published).await;
                 continue;
             }
             if !self.bucket.take(self.app.settings.group_rate, now) {

@@ -236,3 +236,21 @@ async fn a_new_owner_learns_the_room_from_registrations() {
     register(&world, conv, 7).await;
     assert_eq!(done(world.groups().online_count(count).await).expect("count").online, 7);
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_wait_together_leave_in_one_batch() {
+    let (world, conv) = room(AppSettings { live_rate: 0, ..AppSettings::default() }).await;
+    register(&world, conv, 1).await;
+    let mut seen = world.watch(conv).await;
+    let names: Vec<String> = (0..40).map(|i| format!("u{i}")).collect();
+    futures::future::join_all(names.iter().map(|from| world.send("l", from, "hi"))).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (mut batches, mut messages) = (0, 0);
+    while let Some(event) = seen.try_recv() {
+        let records = records(&event);
+        batches += usize::from(!records.is_empty());
+        messages += records.len();
+    }
+    assert_eq!(messages, 40);
+    assert!(batches < 20, "{batches} batches");
+}
