@@ -25,6 +25,8 @@ use crate::webhook::{self, BOT_C2C, BOT_GROUP, C2C_AFTER, C2C_READ, C2C_RECALLED
 
 /// Rows of one round.
 const ROUND: u64 = 200;
+/// Rounds refused for good before what was refused is left out: about a minute.
+const FAULTS: u32 = 20;
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(crate) const CALL: Duration = Duration::from_secs(2);
@@ -32,7 +34,7 @@ pub(crate) const CALL: Duration = Duration::from_secs(2);
 /// Follows one log until its actor ends.
 pub(crate) async fn run(ctx: Arc<Ctx>, shared: Arc<Shared>) {
     let mut shown = shared.watch();
-    let mut wait = RETRY;
+    let (mut wait, mut faults) = (RETRY, 0);
     loop {
         let now = shown.borrow_and_update().clone();
         let head = match now {
@@ -47,12 +49,13 @@ pub(crate) async fn run(ctx: Arc<Ctx>, shared: Arc<Shared>) {
             }
             continue;
         };
-        match round(&ctx, &shared, &head).await {
+        match round(&ctx, &shared, &head, faults >= FAULTS).await {
             Ok(done) => {
                 shared.set_cursor(done);
-                wait = RETRY;
+                (wait, faults) = (RETRY, 0);
             }
             Err(error) => {
+                faults += u32::from(error.refusal().retry_after_ms.is_none());
                 ctx.meters.effects_retried();
                 tracing::debug!(conv = shared.id.conv.0, %error, "side effects are repeated");
                 tokio::time::sleep(wait).await;
@@ -62,12 +65,13 @@ pub(crate) async fn run(ctx: Arc<Ctx>, shared: Arc<Shared>) {
     }
 }
 
-/// The effects of the next rows; answers how far they are taken.
-async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead) -> Result<u64> {
+/// The effects of the next rows; answers how far they are taken. With `skip`, what is refused for good is left out: one
+/// row that nobody can take must not hold up all that follow.
+async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead, skip: bool) -> Result<u64> {
     let from = shared.cursor() + 1;
     let to = head.last_seq.min(from + ROUND - 1);
     let rows = load(ctx, shared, head, from, to).await?;
-    count_own(ctx, shared, &rows).await?;
+    unless_refused(skip, count_own(ctx, shared, &rows).await)?;
     let app = match ctx.apps.get(shared.id.app).await {
         Ok(app) => app,
         // A deleted or disabled app wants to hear of nothing.
@@ -77,10 +81,20 @@ async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead) -> Result<u64> {
     let events = events(ctx, shared, &app, &rows).await?;
     if !events.is_empty() {
         let count = events.len();
-        enqueue(ctx, events).await?;
+        unless_refused(skip, enqueue(ctx, events).await)?;
         ctx.meters.events(count);
     }
     Ok(to)
+}
+
+fn unless_refused(skip: bool, outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if skip && error.refusal().retry_after_ms.is_none() => {
+            tracing::error!(%error, "side effects were refused for good and are left out");
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 async fn load(ctx: &Ctx, shared: &Shared, head: &LogHead, from: u64, to: u64) -> Result<Vec<Arc<Row>>> {
@@ -104,7 +118,9 @@ async fn load(ctx: &Ctx, shared: &Shared, head: &LogHead, from: u64, to: u64) ->
 /// Tells each sender's owner which countable messages were his own.
 async fn count_own(ctx: &Ctx, shared: &Shared, rows: &[Arc<Row>]) -> Result<()> {
     let mut own: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.countable && counts_unread(row)) {
+    // What the app itself said, under a name that is no account's, is nobody's own.
+    let by_user = |row: &&Arc<Row>| UserId::parse(&row.message.from).is_ok();
+    for row in rows.iter().filter(|row| row.countable && counts_unread(row)).filter(by_user) {
         own.entry(&row.message.from).or_default().push(row);
     }
     let calls = own.into_iter().map(|(from, rows)| {

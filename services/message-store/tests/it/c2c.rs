@@ -213,6 +213,18 @@ async fn a_batch_send_calls_no_webhook_and_a_bot_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_nobody_can_take_does_not_hold_up_the_rest_for_ever() {
+    let mut world = World::with(13, with_hooks()).await;
+    let _node = world.start("m1").await;
+    world.say("alice", "bob", "poison").await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(world.commands().is_empty());
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    world.say("alice", "bob", "fine").await;
+    world.eventually("the next event", async || world.commands().len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_total_in_after_webhooks_follows_messages_reading_and_recalls() {
     let mut world = World::with(11, with_hooks()).await;
     let _node = world.start("m1").await;

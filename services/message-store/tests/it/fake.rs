@@ -137,6 +137,9 @@ pub(crate) fn callbacks(outside: &Arc<Outside>) -> Router {
             if *outside.callbacks_down.lock() {
                 return Err(down());
             }
+            if ask.events.iter().any(|event| String::from_utf8_lossy(&event.body).contains("poison")) {
+                return Err(Status::internal("cannot take it"));
+            }
             let mut events = outside.events.lock();
             for event in ask.events {
                 if events.iter().all(|known| known.id != event.id) {
