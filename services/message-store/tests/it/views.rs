@@ -235,3 +235,67 @@ async fn one_to_one_unread_counts_add_up_and_reading_by_time_works() {
     assert_eq!(world.pair("alice", "bob").read_c2c(request).await.unwrap().into_inner().read_seq, 1);
     assert_eq!(counts().await, (2, vec![1, 0, 1]));
 }
+
+/// Whatever was hidden, deleted, recalled or cleared: pages of any size in either direction cover all positions once, and
+/// end; both directions show the same messages, and nothing the other side alone may see.
+#[tokio::test(start_paused = true)]
+async fn closing_gaps_ends_and_shows_each_side_its_own() {
+    for seed in 1..=25 {
+        let rng = linnet_runtime::Rng::seeded(seed);
+        let mut world = World::new(1_000 + seed).await;
+        let _node = world.start("m1").await;
+        let count = 20 + rng.below(60);
+        let mut of_bob = Vec::new();
+        for n in 0..count {
+            let mut request = world.text(if rng.chance(70) { "alice" } else { "bob" }, "", &n.to_string());
+            let own = request.message.as_ref().unwrap().from == "bob";
+            request.to = if own { "alice" } else { "bob" }.into();
+            let sides = [0, 0, 1, 2];
+            request.sync_other_machine = sides[rng.below(4) as usize];
+            let hidden = own && request.sync_other_machine == 2;
+            let seq = world.send(request).await.unwrap().seq;
+            if !hidden {
+                of_bob.push(seq);
+            }
+        }
+        let deleted: Vec<u64> = (0..rng.below(8)).map(|_| 1 + rng.below(count)).collect();
+        let clear = rng.chance(20);
+        let delete = DeleteForUserRequest {
+            app: APP,
+            user: "bob".into(),
+            peer: "alice".into(),
+            seqs: if clear { Vec::new() } else { deleted.clone() },
+            clear,
+            ..DeleteForUserRequest::default()
+        };
+        world.pair("alice", "bob").delete_for_user(delete).await.unwrap();
+        of_bob.retain(|seq| !clear && !deleted.contains(seq));
+        for ascending in [false, true] {
+            let (mut from, mut to, mut shown, mut covered) = (0, 0, Vec::new(), 0);
+            for round in 0.. {
+                assert!(round < 200, "seed {seed}: closing gaps does not end");
+                let request = HistoryRequest {
+                    app: APP,
+                    peer_a: "alice".into(),
+                    peer_b: "bob".into(),
+                    viewer: "bob".into(),
+                    from_seq: from,
+                    to_seq: to,
+                    ascending,
+                    limit: 1 + u32::try_from(rng.below(9)).unwrap(),
+                    ..HistoryRequest::default()
+                };
+                let page = world.pair("alice", "bob").history(request).await.unwrap().into_inner();
+                assert_whole(&page);
+                covered += page.covered_to + 1 - page.covered_from;
+                shown.extend(page.messages.iter().map(|message| message.seq));
+                if page.complete {
+                    break;
+                }
+                if ascending { from = page.covered_to + 1 } else { to = page.covered_from - 1 }
+            }
+            shown.sort_unstable();
+            assert_eq!((covered, &shown), (count, &of_bob), "seed {seed}, ascending {ascending}");
+        }
+    }
+}
