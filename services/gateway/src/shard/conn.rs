@@ -275,3 +275,24 @@ impl Conn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_at_rest_is_small() {
+        let size = size_of::<Conn>();
+        assert!(size <= 352, "{size} bytes a connection before its socket, waker and session");
+        assert!(size_of::<Session>() <= 384, "{} bytes a session", size_of::<Session>());
+    }
+
+    #[test]
+    fn a_bucket_refuses_and_then_ends_a_flood() {
+        let mut bucket = Bucket::new(2, Duration::ZERO);
+        let mut take = |ms| bucket.take(10, 2, Duration::from_millis(ms));
+        assert_eq!([take(0), take(0), take(0)], [Rate::Pass, Rate::Pass, Rate::Refuse(100)]);
+        assert_eq!([take(100), take(100)], [Rate::Pass, Rate::Refuse(100)], "one more after a tenth of a second");
+        assert!((0..FLOOD).map(|_| take(100)).any(|rate| rate == Rate::Flood));
+    }
+}
