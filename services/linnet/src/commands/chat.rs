@@ -300,7 +300,7 @@ impl Chat {
             Ok(done) => self.print(&sent(conv, &self.args.user, text, &done, delay)),
             Err(linnet_client::Error::Refused(why)) => {
                 self.print(&refused(conv, &self.args.user, text, &why, delay));
-                self.refused.get_or_insert(format!("{}: {}", why.code, why.info));
+                self.refused.get_or_insert_with(|| format!("{}: {}", why.code, why.info));
             }
             Err(why) => return Err(failed("the server", "sending", &why)),
         }

@@ -12,13 +12,13 @@ use crate::target::Common;
 
 /// Stored rows, readable. Without a table, lists the tables.
 #[derive(Args, Debug)]
-#[command(after_help = "Example, with `linnet dev` running:\n  linnet inspect\n  linnet inspect apps 1600000001")]
+#[command(after_help = "Example, with `linnet dev` running:\n  linnet inspect\n  linnet inspect app 1600000001")]
 pub(crate) struct InspectArgs {
     /// Table; without it, all are listed.
     table: Option<String>,
     /// Parts of the partition key, separated by commas; fewer parts show every partition that begins so.
-    #[arg(default_value = "")]
-    key: String,
+    #[arg(value_name = "KEY", default_value = "")]
+    partition: String,
     /// Most rows.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
@@ -48,11 +48,13 @@ pub(crate) async fn run(args: InspectArgs, common: &Common, out: Output) -> Resu
         tables.iter().for_each(|table| out.result(&json!({ "table": table }), table));
         return Ok(Exit::Done);
     };
-    let query = [("key", args.key.clone()), ("limit", args.limit.to_string())];
+    let query = [("key", args.partition.clone()), ("limit", args.limit.to_string())];
     let found: Found = admin.get(&["inspect", &table], &query).await?;
     if found.partitions.is_empty() {
         let todo = "leave the end of the key out to see what is there; `linnet inspect` lists the tables";
-        return Err(Failure::refused(format!("{table} has nothing"), format!("no partition {}", args.key), todo).into());
+        return Err(
+            Failure::refused(format!("{table} has nothing"), format!("no partition {}", args.partition), todo).into()
+        );
     }
     let mut rows = 0;
     for partition in &found.partitions {

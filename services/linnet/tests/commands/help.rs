@@ -75,6 +75,7 @@ async fn collect() -> Vec<Example> {
 async fn every_example_runs() {
     let all = collect().await;
     assert!(all.len() >= 25, "{}", all.len());
+    println!("{} examples", all.len());
     let (with, without): (Vec<_>, Vec<_>) = all.into_iter().partition(|example| example.needs_server);
     let alone = Sandbox::empty();
     for example in &without {
@@ -114,7 +115,13 @@ async fn run(sandbox: &Sandbox, example: &Example) {
         }
     };
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{example:?} {}\nstdout:\n{out}\nstderr:\n{err}", output.status);
+    assert!(
+        output.status.success(),
+        "linnet {} --help: {} {}\nstdout:\n{out}\nstderr:\n{err}",
+        example.page,
+        example.line,
+        output.status
+    );
 }
 
 #[test]

@@ -111,6 +111,45 @@ async fn a_scripted_webhook_refuses_and_the_url_comes_back() {
 }
 
 #[tokio::test]
+async fn a_recall_and_a_newer_device_are_events() {
+    let dev = Sandbox::start().await;
+    let mut bob = dev.start_command(&["chat", "bob", "--with", "alice", "--platform", "Windows", "--json"]);
+    bob.next_with("event", "ready").await;
+    let said = dev.run(&["chat", "alice", "--with", "bob", "--send", "oops", "--json"]).await.exits(0).objects();
+    let key = events(&said, "sent")[0]["msg_key"].clone();
+    bob.next_with("event", "message").await;
+    let ask = json!({ "From_Account": "alice", "To_Account": "bob", "MsgKey": key }).to_string();
+    dev.run(&["call", "openim/admin_msgwithdraw", &ask]).await.exits(0);
+    let revoked = bob.next_with("event", "revoked").await;
+    assert_eq!((&revoked["conv"], &revoked["seq"]), (&json!("C2C:alice"), &json!(1)));
+    let mut newer = dev.start_command(&["chat", "bob", "--platform", "Windows", "--json"]);
+    newer.next_with("event", "ready").await;
+    let kicked = bob.next_with("event", "kicked").await;
+    assert_eq!((&kicked["reason"], &kicked["by_platform"]), (&json!("multipleDevice"), &json!("Windows")));
+    assert_eq!(bob.ended().await, Some(1));
+    assert_eq!(newer.interrupt().await, Some(0));
+}
+
+#[tokio::test]
+async fn everything_works_over_tls_with_the_folders_own_ca() {
+    let dev = Sandbox::start_with(&["--tls"]).await;
+    assert!(dev.ready["rest"].as_str().unwrap().starts_with("https://"));
+    let called =
+        dev.run(&["call", "im_open_login_svc/account_check", r#"{"CheckItem":[{"UserID":"bob"}]}"#]).await.exits(0);
+    assert!(called.err.contains("--cacert"), "{}", called.err);
+    dev.run(&["chat", "alice", "--with", "bob", "--send", "over TLS"]).await.exits(0);
+    dev.run(&["chat", "bob", "--with", "alice", "--expect", "over TLS"]).await.exits(0);
+    dev.run(&["status"]).await.exits(0);
+    let found = dev.run(&["doctor", "--json"]).await.objects();
+    assert!(found.iter().any(|finding| finding["check"] == "TLS CA" && finding["verdict"] == "ok"), "{found:?}");
+    // Without the folder nobody knows the CA: not trusted is not reached.
+    let stranger = Sandbox::empty();
+    let rest = dev.ready["rest"].as_str().unwrap();
+    let done = stranger.run(&["status", "--server", rest, "--token", "t"]).await.exits(3);
+    assert!(done.err.to_lowercase().contains("certificate") || done.err.contains("UnknownIssuer"), "{}", done.err);
+}
+
+#[tokio::test]
 async fn tail_shows_one_conversation_and_its_drops() {
     let dev = Sandbox::start().await;
     let mut pair = dev.start_command(&["tail", "--conv", "C2C:bob:alice", "--json"]);
@@ -142,6 +181,7 @@ async fn tail_shows_one_conversation_and_its_drops() {
 #[tokio::test]
 async fn a_full_room_adds_up() {
     let dev = Sandbox::start().await;
+    let mut drops = dev.start_command(&["tail", "--drops", "--json"]);
     let scene = ["demo", "live", "--viewers", "25", "--rate", "120", "--seconds", "3", "--json"];
     let objects = dev.run(&scene).await.exits(0).objects();
     let account = events(&objects, "account")[0];
@@ -156,4 +196,7 @@ async fn a_full_room_adds_up() {
     };
     assert!(shaped("gift") < shaped("like"), "likes give way first: {account}");
     assert!(events(&objects, "totals").len() >= 2, "running totals");
+    let drop = drops.next().await;
+    assert_eq!((&drop["kind"], &drop["outcome"]), (&json!("drop"), &json!("shaped")));
+    assert_eq!(drops.interrupt().await, Some(0));
 }

@@ -1,4 +1,5 @@
 //! The commands as a person or a script meets them: the real binary against a real `linnet dev`.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod help;
 mod live;

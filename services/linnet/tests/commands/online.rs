@@ -44,7 +44,7 @@ async fn a_call_is_answered_and_its_curl_does_the_same() {
 #[tokio::test]
 async fn apps_are_made_changed_and_deleted() {
     let dev = Sandbox::start().await;
-    let key = "a key that moves here with its app";
+    let key = "a-key-that-moves-here-with-its-app";
     let made = dev.run(&["app", "create", "--sdkappid", "1400000007", "--new-key", key, "--json"]).await.exits(0);
     assert_eq!(made.objects()[0]["key"], key);
     let listed = dev.run(&["app", "list", "--json"]).await.exits(0).objects();

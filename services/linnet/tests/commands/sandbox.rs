@@ -62,8 +62,14 @@ impl Sandbox {
 
     /// With a server on a free port.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more options of `linnet dev`.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         let mut sandbox = Self::empty();
-        let mut server = sandbox.start_command(&["dev", "--listen", "127.0.0.1:0", "--json"]);
+        let args = [&["dev", "--listen", "127.0.0.1:0", "--json"], options].concat();
+        let mut server = sandbox.start_command(&args);
         sandbox.ready = server.next().await;
         sandbox.server = Some(server.child);
         sandbox
@@ -140,8 +146,13 @@ impl Running {
     }
 
     /// Ctrl-C, and the exit code.
-    pub(crate) async fn interrupt(mut self) -> Option<i32> {
+    pub(crate) async fn interrupt(self) -> Option<i32> {
         interrupt(self.child.id());
+        self.ended().await
+    }
+
+    /// The exit code, once it ends by itself.
+    pub(crate) async fn ended(mut self) -> Option<i32> {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap().code()
     }
 }

@@ -282,7 +282,7 @@ fn newest(folder: &Path, depth: u32) -> Option<u64> {
 /// The folder itself, or the one it would be made in.
 fn nearest(folder: &Path) -> &Path {
     let real = folder.ancestors().find(|path| path.is_dir());
-    real.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    real.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn scratch(folder: &Path) -> std::io::Result<(PathBuf, File)> {
