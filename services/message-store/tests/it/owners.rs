@@ -294,7 +294,7 @@ async fn rough(seed: u64) -> (Counts, f64, f64) {
 #[tokio::test(start_paused = true)]
 async fn two_owners_over_a_rough_store_lose_nothing_and_double_nothing() {
     let (mut struck, mut deposed, mut settled) = (Counts::default(), 0.0, 0.0);
-    // More on request; `just sim` asks for a thousand.
+    // More on request: `LINNET_SIM_SEEDS=1000` takes about two minutes on a busy machine.
     let seeds = std::env::var("LINNET_SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
     for seed in 1..=seeds {
         let (counts, lost, known) = rough(seed).await;
