@@ -30,6 +30,7 @@ async fn killed_under_load_again_and_again() -> Result<()> {
     assert!(on.status.success(), "{}", String::from_utf8_lossy(&on.stderr));
     // (conversation, seq) -> text, for everything acknowledged.
     let mut acknowledged: BTreeMap<(String, u64), String> = BTreeMap::new();
+    let mut epochs = highest_epochs(&server)?;
     for round in 0..ROUNDS {
         let writers: Vec<_> = [("alice", "C2C:bob"), ("bob", "GROUP:g")]
             .into_iter()
@@ -59,6 +60,12 @@ async fn killed_under_load_again_and_again() -> Result<()> {
         }
         acknowledged.extend(backend.await?);
         server.restart()?;
+        let now = eventually("owners have claimed what was open", Duration::from_secs(20), || async {
+            let now = highest_epochs(&server).unwrap();
+            if now.iter().zip(&epochs).all(|(now, before)| now > before) { Ok(now) } else { Err((now, epochs.clone())) }
+        })
+        .await;
+        epochs = now;
     }
     println!("{} messages were acknowledged over {ROUNDS} kills", acknowledged.len());
     assert!(acknowledged.len() > 50, "the load was real");
@@ -87,6 +94,20 @@ async fn killed_under_load_again_and_again() -> Result<()> {
     })
     .await;
     Ok(())
+}
+
+/// The highest epoch of any log bucket, and of any group.
+fn highest_epochs(server: &Server) -> Result<Vec<u64>> {
+    let mut highest = Vec::new();
+    for table in ["log_7d", "group"] {
+        let out = server.cli(&["inspect", table, "--json", "--limit", "10000"])?;
+        let text = String::from_utf8(out.stdout)?;
+        let epochs = text.split("\"epoch\":").skip(1).filter_map(|rest| {
+            rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u64>().ok())
+        });
+        highest.push(epochs.max().unwrap_or(0));
+    }
+    Ok(highest)
 }
 
 type Written = Vec<((String, u64), String)>;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod attack;
+mod docs;
 mod first_message;
 mod groups;
 mod kill;

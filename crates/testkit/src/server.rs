@@ -118,6 +118,14 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    /// What the server logged.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
+    }
+
     /// `ws://…/ws`.
     #[must_use]
     pub fn ws(&self) -> &str {

@@ -356,7 +356,7 @@ class Person {
     if (!conv) return messages.replaceChildren();
     const atEnd = messages.scrollHeight - messages.scrollTop - messages.clientHeight < 60;
     const rows = [...conv.messages.entries()].sort((a, b) => a[0] - b[0]).map(([, m]) => m);
-    const all = [...rows, ...conv.loose];
+    const all = [...rows, ...conv.loose].sort((a, b) => (a.time_ms ?? 0) - (b.time_ms ?? 0));
     messages.replaceChildren(...all.map((message) => this.row(conv, message)));
     if (atEnd) messages.scrollTop = messages.scrollHeight;
   }
