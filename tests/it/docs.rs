@@ -18,6 +18,7 @@ async fn tls_with_a_private_authority_and_other_names() -> Result<()> {
     use linnet_testkit::Options;
     let args = ["--tls", "--tls-name", "console.tim.qq.com"].map(str::to_owned).to_vec();
     let mut server = Server::with(Options { args, ..Options::default() })?;
+    let query = server.rest().query().to_owned();
     let ca = std::fs::read(server.ca().expect("a CA file"))?;
     let port = server.base().rsplit(':').next().expect("a port").parse()?;
     let client = |name: &str| -> Result<reqwest::Client> {

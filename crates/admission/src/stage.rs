@@ -94,13 +94,20 @@ struct Inner {
 
 struct Shard {
     table: Table,
-    /// The last message of each sender that is not handed over yet, and how many there are.
-    senders: HashMap<(ConvId, UserId), (usize, Option<oneshot::Receiver<()>>)>,
+    senders: HashMap<(ConvId, UserId), Line>,
+}
+
+/// The messages of one sender that are not handed over yet.
+#[derive(Default)]
+struct Line {
+    waiting: usize,
+    /// Tells when the last of them is.
+    last: Option<oneshot::Receiver<()>>,
 }
 
 /// What a before-webhook made of a message.
 enum Decision {
-    Go(Message),
+    Go(Box<Message>),
     Drop,
 }
 
@@ -188,20 +195,20 @@ struct Turn {
 
 impl Shard {
     fn queue(&mut self, token: &Token) -> Result<Turn, Refusal> {
-        let (waiting, last) = self.senders.entry((token.conv, token.from.clone())).or_default();
-        if *waiting >= PENDING_PER_SENDER {
+        let line = self.senders.entry((token.conv, token.from.clone())).or_default();
+        if line.waiting >= PENDING_PER_SENDER {
             return Err(busy());
         }
         let (done, after) = oneshot::channel();
-        *waiting += 1;
-        Ok(Turn { before: last.replace(after), done })
+        line.waiting += 1;
+        Ok(Turn { before: line.last.replace(after), done })
     }
 
     fn handed_over(&mut self, token: &Token) {
         let key = (token.conv, token.from.clone());
-        if let Some((waiting, _)) = self.senders.get_mut(&key) {
-            *waiting -= 1;
-            if *waiting == 0 {
+        if let Some(line) = self.senders.get_mut(&key) {
+            line.waiting -= 1;
+            if line.waiting == 0 {
                 self.senders.remove(&key);
             }
         }
@@ -224,7 +231,7 @@ impl Inner {
             let _ = before.await;
         }
         let sent = match decision {
-            Ok(Decision::Go(message)) => Ok(Some(hand_over(message))),
+            Ok(Decision::Go(message)) => Ok(Some(hand_over(*message))),
             Ok(Decision::Drop) => Ok(None),
             Err(refusal) => Err(refusal),
         };
@@ -254,7 +261,7 @@ impl Inner {
 
     async fn decide(&self, admit: &mut Admit) -> Result<Decision, Refusal> {
         let mut message = admit.message.clone();
-        let Some(event) = admit.before.take() else { return Ok(Decision::Go(message)) };
+        let Some(event) = admit.before.take() else { return Ok(Decision::Go(Box::new(message))) };
         let reply = match self.ask.before(event).await {
             Ok(reply) => reply,
             Err(refusal) => {
@@ -287,7 +294,7 @@ impl Inner {
         if let Some(data) = reply.cloud_custom_data {
             message.cloud_custom_data = data;
         }
-        Ok(Decision::Go(message))
+        Ok(Decision::Go(Box::new(message)))
     }
 }
 
@@ -295,7 +302,7 @@ fn on_failure(block: bool, message: Message) -> Result<Decision, Refusal> {
     if block {
         return Err(Refusal::new(code::CALLBACK_FAILED, "the app's server did not answer the before-webhook"));
     }
-    Ok(Decision::Go(message))
+    Ok(Decision::Go(Box::new(message)))
 }
 
 fn busy() -> Refusal {
