@@ -214,13 +214,13 @@ pub(crate) fn is_public(ip: IpAddr) -> bool {
             if let Some(v4) = ip.to_ipv4() {
                 return is_public(IpAddr::V4(v4));
             }
-            let first = ip.segments()[0];
+            let [first, second, ..] = ip.segments();
             let nat64 = ip.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
-            !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || nat64)
-                && !ip.is_unique_local()
-                && !ip.is_unicast_link_local()
-                && first != 0x2002
-                && first != 0x2001
+            // Teredo and documentation, 6to4: each carries an IPv4 address that nobody checks, or none.
+            let wrapped = (first == 0x2001 && (second == 0 || second == 0xdb8)) || first == 0x2002;
+            let special = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || nat64 || wrapped;
+            let local = ip.is_unique_local() || ip.is_unicast_link_local();
+            !(special || local)
         }
     }
 }
@@ -250,10 +250,12 @@ mod tests {
             "::ffff:10.0.0.1",
             "64:ff9b::7f00:1",
             "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
         ] {
             assert!(!is_public(private.parse().expect(private)), "{private}");
         }
-        for public in ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111"] {
+        for public in ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2001:4860:4860::8888"] {
             assert!(is_public(public.parse().expect(public)), "{public}");
         }
     }

@@ -3,19 +3,17 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use linnet_cluster::{RouteKey, Service};
 use linnet_proto::account::{self, accounts_client::AccountsClient};
 use linnet_runtime::config::{Layers, Secret};
-use linnet_runtime::{Clock, Rng, drain, health, status, telemetry};
+use linnet_runtime::{Clock, Rng, status, telemetry};
 use linnet_types::{SdkAppId, code};
 use serde_json::json;
 
-use crate::admin::{self, Admin};
-use crate::http::{self, Site};
+use crate::http;
 use crate::node::{Config, Node};
 use crate::output::{Exit, Failure};
 use crate::play::{self, Play};
@@ -64,10 +62,13 @@ pub(crate) struct DevArgs {
 /// # Errors
 /// When it cannot start; the message says what to do.
 pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
-    let begun = Instant::now();
+    let clock = Clock::system();
+    let begun = clock.mono();
     if !args.listen.ip().is_loopback() && !args.public {
         let todo = "listen on 127.0.0.1, or add --public if other machines may reach it";
-        return Err(Failure::usage(format!("{} is not loopback", args.listen), "dev keeps to this machine", todo).into());
+        return Err(
+            Failure::usage(format!("{} is not loopback", args.listen), "dev keeps to this machine", todo).into()
+        );
     }
     let config = config(&args, common)?;
     let telemetry = telemetry::init("linnet", &config.log)?;
@@ -79,40 +80,26 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
     let data = absolute(&common.data)?;
     let fresh = !DevFile::path(&data).exists();
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-    let tls = if args.tls { Some(tls::private(&data, &args.tls_name, Clock::system().now())?) } else { None };
+    let tls = if args.tls { Some(tls::private(&data, &args.tls_name, clock.now())?) } else { None };
     let file = dev_file(common, &data, address, tls.as_ref().map(|tls| tls.ca.clone()))?;
 
-    let node = Node::start(&config, &data).await?;
+    let node = Node::start(&config, &data, clock).await?;
     tenant(&node, &file).await?;
     if args.seed == Seed::Demo {
         people(&node, file.sdkappid).await?;
     }
     let link_token = (args.public && !address.ip().is_loopback()).then(|| Rng::system().token(16));
-    let ready_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let site = Site {
-        api: node.api.clone(),
-        gateway: node.gateway.clone(),
-        admin: admin::router(Admin {
-            cluster: node.cluster.clone(),
-            store: node.store.clone(),
-            gateway: node.gateway.clone(),
-            clock: node.clock.clone(),
-            token: Secret::new(file.token.clone()),
-            started: node.clock.now(),
-            ready_ms,
-        }),
-        ops: health::ops_router(node.metrics.clone(), node.health.clone()),
-        play: Some(play::router(Play {
-            cluster: node.cluster.clone(),
-            clock: node.clock.clone(),
-            app: SdkAppId(file.sdkappid),
-            key: file.key.clone(),
-            people: PEOPLE,
-            link_token: link_token.clone(),
-            hosts: args.tls_name.clone(),
-        })),
-        operators_anywhere: false,
-    };
+    let play = play::router(Play {
+        cluster: node.cluster.clone(),
+        clock: node.clock.clone(),
+        app: SdkAppId(file.sdkappid),
+        key: file.key.clone(),
+        people: PEOPLE,
+        link_token: link_token.clone(),
+        hosts: args.tls_name.clone(),
+    });
+    let site = node.site(Secret::new(file.token.clone()), begun, Some(play), false);
+    let ready_ms = site.ready_ms;
     let mut lines = node.gateway.events();
     http::serve(listener, tls.map(|tls| tls.config), site, &node.tasks);
     file.save(&data)?;
@@ -128,10 +115,7 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
             }
         });
     }
-    drain::signalled().await;
-    tracing::info!("stopping: finishing what was accepted");
-    node.stop().await;
-    telemetry.shutdown();
+    node.run(telemetry).await?;
     Ok(Exit::Done)
 }
 
@@ -141,7 +125,11 @@ fn config(args: &DevArgs, common: &Common) -> Result<Config> {
     let defaults = format!("[log]\nfilter = \"{quiet}\"\n[callback]\nallow_private = true\n");
     let listen = format!("server.listen=\"{}\"", args.listen);
     let loaded = Layers::new().toml("linnet dev", &defaults).env(std::env::vars()).overrides([listen]).load::<Config>();
-    Ok(loaded.map_err(|problems| Failure::usage("the configuration is not valid", problems.to_string(), "see docs/config.md"))?.config)
+    Ok(loaded
+        .map_err(|problems| {
+            Failure::usage("the configuration is not valid", problems.to_string(), "see docs/config.md")
+        })?
+        .config)
 }
 
 fn absolute(path: &std::path::Path) -> Result<PathBuf> {
@@ -151,7 +139,8 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf> {
 fn dev_file(common: &Common, data: &std::path::Path, address: SocketAddr, ca: Option<PathBuf>) -> Result<DevFile> {
     let known = DevFile::load(data)?;
     let scheme = if ca.is_some() { ("https", "wss") } else { ("http", "ws") };
-    let host = if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
+    let host =
+        if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
     let rng = Rng::system();
     let mut file = known.unwrap_or_else(|| DevFile {
         sdkappid: FIRST_APP,
@@ -191,8 +180,7 @@ async fn tenant(node: &Node, file: &DevFile) -> Result<()> {
             }
         }
     }
-    let create =
-        account::CreateAppRequest { sdkappid: file.sdkappid, key: file.key.clone(), name: "dev".to_owned() };
+    let create = account::CreateAppRequest { sdkappid: file.sdkappid, key: file.key.clone(), name: "dev".to_owned() };
     let created = accounts.create_app(status::with_deadline(create, CALL)).await;
     created.map_err(|why| status::refusal_or(&why, code::ACCOUNT_INTERNAL))?;
     Ok(())
@@ -230,8 +218,19 @@ fn announce(
     let page = link.map_or_else(|| format!("{browser}/play"), |token| format!("{browser}/play?link={token}"));
     let kept = if fresh { "new; delete to start over" } else { "kept; delete to start over" };
     let key = format!("{}…{}", &file.key[..4.min(file.key.len())], &file.key[file.key.len().saturating_sub(4)..]);
-    writeln!(out, "linnet {}  one machine, nothing beside it          data: {} ({kept})", env!("CARGO_PKG_VERSION"), data.display())?;
-    writeln!(out, "app        {}        key {key} (in {})      admin: {}", file.sdkappid, DevFile::path(data).display(), file.admin)?;
+    writeln!(
+        out,
+        "linnet {}  one machine, nothing beside it          data: {} ({kept})",
+        env!("CARGO_PKG_VERSION"),
+        data.display()
+    )?;
+    writeln!(
+        out,
+        "app        {}        key {key} (in {})      admin: {}",
+        file.sdkappid,
+        DevFile::path(data).display(),
+        file.admin
+    )?;
     writeln!(out, "playground {page}        {} and {} are signed in; say something", PEOPLE[0], PEOPLE[1])?;
     writeln!(out, "REST       {browser}/v4/…        WebSocket {}", file.ws.replace("127.0.0.1", "localhost"))?;
     if let Some(ca) = &file.ca {
@@ -240,8 +239,14 @@ fn announce(
         writeln!(out, "           Python  REQUESTS_CA_BUNDLE={ca} SSL_CERT_FILE={ca}")?;
         writeln!(out, "           Node    NODE_EXTRA_CA_CERTS={ca}")?;
         writeln!(out, "           Go      SSL_CERT_FILE={ca}")?;
-        writeln!(out, "           Java    keytool -importcert -noprompt -file {ca} -alias linnet -keystore linnet.jks -storepass changeit")?;
-        writeln!(out, "           hosts   127.0.0.1 console.tim.qq.com     (with --tls-name console.tim.qq.com --listen 127.0.0.1:443)")?;
+        writeln!(
+            out,
+            "           Java    keytool -importcert -noprompt -file {ca} -alias linnet -keystore linnet.jks -storepass changeit"
+        )?;
+        writeln!(
+            out,
+            "           hosts   127.0.0.1 console.tim.qq.com     (with --tls-name console.tim.qq.com --listen 127.0.0.1:443)"
+        )?;
     }
     writeln!(
         out,

@@ -40,6 +40,8 @@ pub(crate) struct Site {
     pub(crate) play: Option<Router>,
     /// `/admin`, `/metrics` and the probes for everyone.
     pub(crate) operators_anywhere: bool,
+    /// How long the start took.
+    pub(crate) ready_ms: u64,
 }
 
 /// Serves `site` until the tasks drain.

@@ -12,11 +12,14 @@ use linnet_bus::Local;
 use linnet_cluster::{Cluster, RpcConfig, Service};
 use linnet_gateway::Gateway;
 use linnet_runtime::config::{Problem, Secret};
-use linnet_runtime::telemetry::LogConfig;
-use linnet_runtime::{Clock, Health, Metrics, Rng, Tasks};
+use linnet_runtime::telemetry::{LogConfig, Telemetry};
+use linnet_runtime::{Clock, Health, Metrics, Rng, Tasks, drain, health};
 use linnet_store::{Embedded, Store};
 use linnet_types::NodeId;
 use tonic::service::Routes;
+
+use crate::admin::{self, Admin};
+use crate::http::Site;
 
 /// Accepted work may take this long when the node stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -51,7 +54,10 @@ fn server_problems(server: &Server) -> Vec<Problem> {
     }
     let token = server.operator_token.expose();
     if !token.is_empty() && token.len() < 32 {
-        problems.push(Problem::new("operator_token", "must be at least 32 characters, for example of `openssl rand -hex 32`"));
+        problems.push(Problem::new(
+            "operator_token",
+            "must be at least 32 characters, for example of `openssl rand -hex 32`",
+        ));
     }
     if server.tls_cert.as_os_str().is_empty() != server.tls_key.as_os_str().is_empty() {
         problems.push(Problem::new("tls_key", "tls_cert and tls_key go together"));
@@ -101,13 +107,12 @@ linnet_runtime::sections! {
 /// A running node.
 pub(crate) struct Node {
     pub(crate) cluster: Cluster,
-    pub(crate) store: Store,
+    store: Store,
     pub(crate) gateway: Gateway,
-    pub(crate) api: Router,
-    pub(crate) metrics: Metrics,
-    pub(crate) health: Health,
+    api: Router,
+    metrics: Metrics,
+    health: Health,
     pub(crate) clock: Clock,
-    pub(crate) rng: Rng,
     pub(crate) tasks: Tasks,
     running_gateway: linnet_gateway::Running,
     running_group: linnet_group::Running,
@@ -119,8 +124,8 @@ impl Node {
     ///
     /// # Errors
     /// When the data folder is damaged or in use, or a service does not start.
-    pub(crate) async fn start(config: &Config, data: &Path) -> Result<Self> {
-        let (clock, rng, metrics, health) = (Clock::system(), Rng::system(), Metrics::new(), Health::new());
+    pub(crate) async fn start(config: &Config, data: &Path, clock: Clock) -> Result<Self> {
+        let (rng, metrics, health) = (Rng::system(), Metrics::new(), Health::new());
         let ready = health.check("services");
         let tasks = Tasks::new(&metrics);
         let store = open(config, data, &clock, &metrics, &tasks).await?;
@@ -237,7 +242,6 @@ impl Node {
             metrics,
             health,
             clock,
-            rng,
             tasks,
             running_gateway: gateway,
             running_group: group,
@@ -245,8 +249,40 @@ impl Node {
         })
     }
 
+    /// What the port serves; `begun` is when the process began, by the monotonic clock.
+    pub(crate) fn site(&self, token: Secret, begun: Duration, play: Option<Router>, operators_anywhere: bool) -> Site {
+        let ready_ms = u64::try_from(self.clock.mono().saturating_sub(begun).as_millis()).unwrap_or(u64::MAX);
+        let admin = Admin {
+            cluster: self.cluster.clone(),
+            store: self.store.clone(),
+            gateway: self.gateway.clone(),
+            clock: self.clock.clone(),
+            token,
+            started: self.clock.now(),
+            ready_ms,
+        };
+        Site {
+            api: self.api.clone(),
+            gateway: self.gateway.clone(),
+            admin: admin::router(admin),
+            ops: health::ops_router(self.metrics.clone(), self.health.clone()),
+            play,
+            operators_anywhere,
+            ready_ms,
+        }
+    }
+
+    /// Serves until the process is told to stop, then stops.
+    pub(crate) async fn run(self, telemetry: Telemetry) -> Result<()> {
+        drain::signalled().await?;
+        tracing::info!("stopping: finishing what was accepted");
+        self.stop().await;
+        telemetry.shutdown();
+        Ok(())
+    }
+
     /// Not ready, clients told to come back, accepted work finished, heads written, the store closed.
-    pub(crate) async fn stop(self) {
+    async fn stop(self) {
         self.health.drain();
         self.running_gateway.stop(DRAIN).await;
         self.running_group.stop(DRAIN).await;

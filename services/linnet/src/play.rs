@@ -66,7 +66,10 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'self'; img-src data:; connect-src 'self' ws: wss:; frame-ancestors 'none'"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'self'; img-src data:; connect-src 'self' ws: wss:; frame-ancestors 'none'",
+        ),
     ];
     (headers, text).into_response()
 }
@@ -81,7 +84,7 @@ struct Link {
 async fn guard(State(play): Shared, Query(link): Query<Link>, request: Request, next: Next) -> Response {
     let refuse = |why: &'static str| (StatusCode::FORBIDDEN, why).into_response();
     let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri().host());
     if !host.is_some_and(|host| play.is_here(host)) && play.link_token.is_none() {
         return refuse("the playground answers on localhost only");
     }

@@ -2,18 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use linnet_runtime::config::Layers;
-use linnet_runtime::{drain, health, telemetry};
+use linnet_runtime::{Clock, telemetry};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::admin::{self, Admin};
-use crate::http::{self, Site};
+use crate::http;
 use crate::node::{Config, Node};
 use crate::output::{Exit, Failure};
 
@@ -40,7 +38,8 @@ pub(crate) struct ServeArgs {
 /// # Errors
 /// When it cannot start; the message says what to do.
 pub(crate) async fn run(args: ServeArgs) -> Result<Exit> {
-    let begun = Instant::now();
+    let clock = Clock::system();
+    let begun = clock.mono();
     let mut layers = Layers::new();
     if let Some(file) = &args.config {
         layers = layers.file(file);
@@ -58,33 +57,19 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Exit> {
     let telemetry = telemetry::init("linnet", &config.log)?;
     let address = config.server.listen.parse().context("server.listen")?;
     let listener = linnet_gateway::listen(address).map_err(|why| {
-        Failure::refused(format!("cannot listen on {address}"), why.to_string(), "free the port or change server.listen")
+        Failure::refused(
+            format!("cannot listen on {address}"),
+            why.to_string(),
+            "free the port or change server.listen",
+        )
     })?;
     let tls = tls(&config)?;
-    let node = Node::start(&config, &config.server.data).await?;
-    let ready_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let site = Site {
-        api: node.api.clone(),
-        gateway: node.gateway.clone(),
-        admin: admin::router(Admin {
-            cluster: node.cluster.clone(),
-            store: node.store.clone(),
-            gateway: node.gateway.clone(),
-            clock: node.clock.clone(),
-            token: config.server.operator_token.clone(),
-            started: node.clock.now(),
-            ready_ms,
-        }),
-        ops: health::ops_router(node.metrics.clone(), node.health.clone()),
-        play: None,
-        operators_anywhere: config.server.operators_anywhere,
-    };
+    let node = Node::start(&config, &config.server.data, clock).await?;
+    let site = node.site(config.server.operator_token.clone(), begun, None, config.server.operators_anywhere);
+    let ready_ms = site.ready_ms;
     http::serve(listener, tls, site, &node.tasks);
     tracing::info!(%address, ready_ms, "ready");
-    drain::signalled().await;
-    tracing::info!("stopping: finishing what was accepted");
-    node.stop().await;
-    telemetry.shutdown();
+    node.run(telemetry).await?;
     Ok(Exit::Done)
 }
 

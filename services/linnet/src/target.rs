@@ -118,9 +118,9 @@ impl Common {
             ws,
             ca: known.ca,
             admin: if known.admin.is_empty() { "administrator".to_owned() } else { known.admin },
-            app: self.app.or(file.then_some(known.sdkappid)),
-            key: self.key.clone().or(file.then_some(known.key)),
-            token: self.token.clone().or(file.then_some(known.token)),
+            app: self.app.or_else(|| file.then_some(known.sdkappid)),
+            key: self.key.clone().or_else(|| file.then_some(known.key)),
+            token: self.token.clone().or_else(|| file.then_some(known.token)),
         })
     }
 
@@ -130,8 +130,8 @@ impl Common {
     /// [`Failure`] when one is unknown.
     pub(crate) fn app_key(&self) -> Result<(u32, String)> {
         let known = DevFile::load(&self.data)?;
-        let app = self.app.or(known.as_ref().map(|file| file.sdkappid)).ok_or_else(|| missing("--app ID"))?;
-        let key = self.key.clone().or(known.map(|file| file.key)).ok_or_else(|| missing("--key KEY"))?;
+        let app = self.app.or_else(|| known.as_ref().map(|file| file.sdkappid)).ok_or_else(|| missing("--app ID"))?;
+        let key = self.key.clone().or_else(|| known.map(|file| file.key)).ok_or_else(|| missing("--key KEY"))?;
         Ok((app, key))
     }
 }

@@ -52,7 +52,10 @@ fn authority(folder: &Path) -> Result<(PathBuf, KeyPair)> {
     let (ca, key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
     if ca.exists() && key_file.exists() {
         let key = KeyPair::from_pem(&fs::read_to_string(&key_file)?);
-        return Ok((ca, key.with_context(|| format!("{} is damaged; delete tls/ to make a new CA", key_file.display()))?));
+        return Ok((
+            ca,
+            key.with_context(|| format!("{} is damaged; delete tls/ to make a new CA", key_file.display()))?,
+        ));
     }
     let key = KeyPair::generate()?;
     let certificate = authority_params().self_signed(&key)?;
