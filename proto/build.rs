@@ -46,6 +46,10 @@ fn main() -> AnyResult<()> {
         for field in &message.field {
             let path = format!("{path}.{}", field.name());
             build = build.field_attribute(&path, "#[serde(skip_serializing_if = \"crate::json::is_default\")]");
+            if field.name() == "self" {
+                // The generated field is called `self_`; on the wire it is what the page says.
+                build = build.field_attribute(&path, "#[serde(rename = \"self\")]");
+            }
             if EMBEDDED.contains(&format!("{}.{}", message.name(), field.name()).as_str()) {
                 build = build.field_attribute(&path, "#[serde(with = \"crate::json::embedded\")]");
             }

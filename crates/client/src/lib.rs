@@ -23,7 +23,7 @@ mod transport;
 pub use error::{Error, Result};
 pub use handle::{Client, Events};
 pub use linnet_proto::client as proto;
-pub use options::{Encoding, Options};
+pub use options::{Dial, Encoding, Options, Stream};
 
 use linnet_proto::client;
 

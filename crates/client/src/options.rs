@@ -1,6 +1,17 @@
 //! Who connects where, and how.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A stream of bytes a client can speak over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// Makes a connection other than by TCP.
+pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<Box<dyn Stream>>> + Send + Sync>;
 
 /// Which subprotocol is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +54,8 @@ pub struct Options {
     pub follow: bool,
     /// Events a slow reader may lag behind; then reading from the socket stops.
     pub backlog: usize,
+    /// How to reach the server of `url` instead of over TCP: a tunnel, a simulation.
+    pub dial: Option<Dial>,
 }
 
 impl Options {
@@ -64,6 +77,7 @@ impl Options {
             timeout: Duration::from_secs(15),
             follow: true,
             backlog: 1024,
+            dial: None,
         }
     }
 

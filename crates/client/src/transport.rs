@@ -9,17 +9,17 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::error::{Error, Result};
-use crate::options::{Encoding, Options};
+use crate::options::{Encoding, Options, Stream};
 
 pub(crate) struct Transport {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>,
     encoding: Encoding,
 }
 
@@ -35,11 +35,17 @@ impl Transport {
         // The library's defaults cost 136 KB a connection.
         let config = WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(0);
         let connector = connector(options)?;
-        let connecting = connect_async_tls_with_config(request, Some(config), true, connector);
-        let (socket, _) = tokio::time::timeout(options.timeout, connecting)
-            .await
-            .map_err(|_| failed("timed out".to_owned()))?
-            .map_err(|why| failed(why.to_string()))?;
+        let connecting = async {
+            let stream = match &options.dial {
+                Some(dial) => dial().await,
+                None => dial_tcp(request.uri()).await,
+            };
+            let stream = stream.map_err(|why| failed(why.to_string()))?;
+            let upgrading = client_async_tls_with_config(request, stream, Some(config), connector);
+            upgrading.await.map_err(|why| failed(why.to_string()))
+        };
+        let connected = tokio::time::timeout(options.timeout, connecting).await;
+        let (socket, _) = connected.map_err(|_| failed("timed out".to_owned()))??;
         Ok(Self { socket, encoding: options.encoding })
     }
 
@@ -67,6 +73,14 @@ impl Transport {
     pub(crate) async fn close(mut self) {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.socket.close(None)).await;
     }
+}
+
+async fn dial_tcp(uri: &Uri) -> std::io::Result<Box<dyn Stream>> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
 }
 
 fn connector(options: &Options) -> Result<Option<Connector>> {

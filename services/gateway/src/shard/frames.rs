@@ -79,7 +79,7 @@ impl Shard {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         conn.heard_s = now_s;
         if conn.closing() {
-            return;
+            return self.farewell(slot, data);
         }
         if !conn.partial.is_empty() {
             conn.partial.extend_from_slice(data);
@@ -91,6 +91,17 @@ impl Shard {
             && used < data.len()
         {
             conn.partial = data[used..].to_vec();
+        }
+    }
+
+    /// The close frame was said: when the client's comes, the socket can go.
+    fn farewell(&mut self, slot: u32, data: &mut [u8]) {
+        let mut at = 0;
+        while let Ok(Some(found)) = ws::parse(&mut data[at..], FRESH_FRAME_BYTES) {
+            if found.op == Op::Close {
+                return self.drop_conn(slot, Ended::LinkClose, "closed");
+            }
+            at += found.payload.end;
         }
     }
 
@@ -155,7 +166,14 @@ impl Shard {
         match found.op {
             Op::Ping if rate == Rate::Pass => self.queue(slot, Outgoing::control(ws::frame(Op::Pong, payload))),
             Op::Ping | Op::Pong => {}
-            Op::Close => self.end(slot, End::new(Ended::LinkClose, 1000, "")),
+            Op::Close => {
+                // Answered, and the server is the first to let go of the socket (RFC 6455 §7.1.1).
+                self.end(slot, End::new(Ended::LinkClose, 1000, ""));
+                self.write(slot);
+                if self.conns.get(slot as usize).is_some_and(|conn| conn.waiting() == 0) {
+                    self.drop_conn(slot, Ended::LinkClose, "closed by the client");
+                }
+            }
             Op::Text | Op::Binary | Op::Continue => match ws::assemble(&mut conn.fragments, found, payload, limit) {
                 Ok(None) => {}
                 Ok(Some(whole)) => match conn.wire.decode(whole.text, &whole.payload) {

@@ -6,122 +6,10 @@ use linnet_client::proto::{Frame, frame};
 use linnet_gateway::Config;
 use linnet_runtime::config::{ByteSize, Period};
 use linnet_types::code;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 
-use crate::fakes::{APP, Node, eventually};
-
-const MASK: [u8; 4] = [7, 7, 7, 7];
-
-struct Raw {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-impl Raw {
-    async fn open(node: &Node, path: &str) -> Self {
-        let mut stream = TcpStream::connect(node.address).await.expect("connects");
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).await.expect("writes");
-        let mut raw = Self { stream, read: Vec::new() };
-        let end = loop {
-            if let Some(at) = raw.read.windows(4).position(|window| window == b"\r\n\r\n") {
-                break at + 4;
-            }
-            assert!(raw.more().await, "no answer");
-        };
-        let head = String::from_utf8_lossy(&raw.read[..end]).into_owned();
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
-        raw.read.drain(..end);
-        raw
-    }
-
-    async fn more(&mut self) -> bool {
-        let mut buffer = [0; 4096];
-        let read = tokio::time::timeout(Duration::from_secs(10), self.stream.read(&mut buffer));
-        let count = read.await.expect("within 10 s").unwrap_or(0);
-        self.read.extend_from_slice(&buffer[..count]);
-        count > 0
-    }
-
-    /// The next frame of the server: opcode and payload; `None` at the end.
-    async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        loop {
-            if self.read.len() >= 2 {
-                let (length, start) = match self.read[1] {
-                    126 if self.read.len() >= 4 => (usize::from(self.read[2]) << 8 | usize::from(self.read[3]), 4),
-                    126 => (usize::MAX, 4),
-                    length => (usize::from(length), 2),
-                };
-                if length != usize::MAX && self.read.len() >= start + length {
-                    let op = self.read[0] & 0x0f;
-                    let payload = self.read[start..start + length].to_vec();
-                    self.read.drain(..start + length);
-                    return Some((op, payload));
-                }
-            }
-            if !self.more().await {
-                return None;
-            }
-        }
-    }
-
-    /// The status of the close frame, with the code of an error frame before it.
-    async fn closed(&mut self) -> (Option<u32>, u16) {
-        let mut refused = None;
-        loop {
-            match self.frame().await {
-                Some((8, payload)) => return (refused, u16::from_be_bytes([payload[0], payload[1]])),
-                Some((1, payload)) => {
-                    let frame: Frame = serde_json::from_slice(&payload).expect("JSON");
-                    if let Some(frame::Body::Error(error)) = frame.body {
-                        refused = Some(error.code);
-                    }
-                }
-                Some(_) => {}
-                None => panic!("ended without a close frame"),
-            }
-        }
-    }
-
-    async fn send(&mut self, first: u8, payload: &[u8]) {
-        let mut out = vec![first];
-        match payload.len() {
-            length @ 0..=125 => out.push(0x80 | length as u8),
-            length @ 126..=65535 => {
-                out.push(0x80 | 126);
-                out.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-            length => {
-                out.push(0x80 | 127);
-                out.extend_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
-        out.extend_from_slice(&MASK);
-        out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at % 4]));
-        let _ = self.stream.write_all(&out).await;
-    }
-
-    async fn text(&mut self, text: &str) -> Frame {
-        self.send(0x81, text.as_bytes()).await;
-        loop {
-            if let (1, payload) = self.frame().await.expect("a reply") {
-                return serde_json::from_slice(&payload).expect("JSON");
-            }
-        }
-    }
-
-    async fn sign_in(&mut self, node: &Node, user: &str) {
-        let sig = node.sig(user);
-        let ask = format!(r#"{{"id":1,"sign_in":{{"sdkappid":{APP},"user":"{user}","usersig":"{sig}"}}}}"#);
-        let reply = self.text(&ask).await;
-        assert!(matches!(reply.body, Some(frame::Body::SignedIn(_))), "{reply:?}");
-    }
-}
+use crate::fakes::{Node, eventually};
+use crate::raw::{MASK, Raw};
 
 fn error_of(frame: &Frame) -> u32 {
     match &frame.body {
@@ -222,6 +110,24 @@ async fn who_does_not_sign_in_or_falls_silent_is_closed() {
 }
 
 #[tokio::test]
+async fn a_closing_handshake_ends_at_once_whoever_begins_it() {
+    let node = Node::start(Config::default()).await;
+    let began = node.clock.mono();
+    let mut raw = Raw::open(&node, "/ws").await;
+    raw.sign_in(&node, "alice").await;
+    raw.send(0x88, &[0x03, 0xE8]).await;
+    assert_eq!(raw.closed().await.1, 1000);
+    assert_eq!(raw.frame().await, None, "the server lets go");
+    let mut raw = Raw::open(&node, "/ws").await;
+    raw.sign_in(&node, "alice").await;
+    assert!(matches!(raw.text(r#"{"id":2,"sign_out":{}}"#).await.body, Some(frame::Body::Ok(_))));
+    assert_eq!(raw.closed().await.1, 1000);
+    raw.send(0x88, &[0x03, 0xE8]).await;
+    assert_eq!(raw.frame().await, None);
+    assert!(node.clock.mono() - began < Duration::from_millis(1800), "nobody waited for the deadline");
+}
+
+#[tokio::test]
 async fn a_flood_is_refused_then_ended_while_others_are_served() {
     let config = Config { frames_per_s: 50, frames_burst: 50, ..Config::default() };
     let node = Node::start(config).await;
@@ -273,32 +179,4 @@ async fn eventually_async<F: Future<Output = bool>>(node: &Node, mut fact: impl 
     while !fact().await {
         assert!(node.clock.mono() < deadline, "not within a minute");
     }
-}
-
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or_default()
-}
-
-/// Both ends are in this process, so this is an upper bound; the real figure is taken by a load run.
-#[tokio::test]
-async fn idle_connections_cost_little_memory() {
-    let config = Config { sign_ins_per_s: 100_000, ..Config::default() };
-    let node = Node::start(config).await;
-    let mut held = Vec::new();
-    let mut seen = Vec::new();
-    for n in 0..1200 {
-        let mut raw = Raw::open(&node, "/ws").await;
-        raw.sign_in(&node, &format!("user-{n}")).await;
-        raw.read = Vec::new();
-        held.push(raw);
-        if n == 199 || n == 1199 {
-            node.world.lock().accounts.shrink_to_fit();
-            seen.push(resident_kib());
-        }
-    }
-    let each = (seen[1] - seen[0]) * 1024 / 1000;
-    eprintln!("{each} bytes a connection, both ends and the fakes included");
-    assert!(each < 8_000, "{each} bytes a connection");
 }

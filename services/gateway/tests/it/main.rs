@@ -4,5 +4,6 @@ mod fakes;
 mod hostile;
 mod live;
 mod messages;
+mod raw;
 mod sessions;
 mod tls;
