@@ -68,6 +68,7 @@ impl Shared {
             r#type: joined.kind.wire().to_owned(),
             floor_seq: joined.visible_from.0.saturating_sub(1),
             join_ord: joined.join_ord,
+            join_seq: joined.join_seq.0,
             ..JoinedGroup::default()
         };
         if with_info {

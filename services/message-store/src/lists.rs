@@ -64,6 +64,8 @@ impl Item {
             }
             // What was said before the user came does not wait for him.
             place.read_ord = place.read_ord.max(group.join_ord);
+            // Nor is anything of it subtracted when it is revoked.
+            place.read_seq = place.read_seq.max(group.join_seq);
         }
         unread::unread(&place, &tail)
     }

@@ -48,6 +48,7 @@ impl Groups {
                 joined: UnixMillis(value.joined_ms),
                 visible_from: Seq(value.visible_from),
                 join_ord: value.join_ord,
+                join_seq: Seq(value.join_seq),
             });
         }
         Ok(joined)
@@ -284,6 +285,7 @@ fn joined_row(record: &GroupRecord, user: &UserId, member: &[u8]) -> Result<Join
         joined_ms: member.joined.0,
         visible_from: member.visible_from.0,
         join_ord: member.join_ord,
+        join_seq: member.join_seq.0,
     })
 }
 

@@ -399,6 +399,8 @@ pub struct Joined {
     pub visible_from: Seq,
     /// Countable messages before his join.
     pub join_ord: u64,
+    /// Head of the log at his join.
+    pub join_seq: Seq,
 }
 
 /// A group of one app.
