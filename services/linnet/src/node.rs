@@ -14,8 +14,11 @@ use linnet_gateway::Gateway;
 use linnet_runtime::config::{Problem, Secret};
 use linnet_runtime::telemetry::{LogConfig, Telemetry};
 use linnet_runtime::{Clock, Health, Metrics, Rng, Tasks, drain, health};
+use linnet_store::groups::{self, Groups};
+use linnet_store::logs::{self, Logs};
 use linnet_store::{Embedded, Store};
 use linnet_types::NodeId;
+use serde::Serialize;
 use tonic::service::Routes;
 
 use crate::admin::{self, Admin};
@@ -104,8 +107,32 @@ linnet_runtime::sections! {
     }
 }
 
+/// What the last process left open: a clean stop leaves nothing, a kill whatever was active. Its owners claim it, look
+/// at the end of each log, and go on with its webhooks.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Recovered {
+    conversations: usize,
+    groups: usize,
+}
+
+impl Recovered {
+    async fn read(store: &Store, clock: &Clock, rng: &Rng) -> Result<Self> {
+        let logs = Logs::new(store.clone(), clock.clone(), rng.fork("recovered"), linnet_message_store::NAME);
+        let groups = Groups::new(store.clone());
+        let mut found = Self::default();
+        for slot in 0..logs::SLOTS {
+            found.conversations += logs.open_logs(slot).await?.len();
+        }
+        for slot in 0..groups::OPEN_SLOTS {
+            found.groups += groups.open(slot).await?.len();
+        }
+        Ok(found)
+    }
+}
+
 /// A running node.
 pub(crate) struct Node {
+    recovered: Recovered,
     pub(crate) cluster: Cluster,
     store: Store,
     pub(crate) gateway: Gateway,
@@ -129,6 +156,7 @@ impl Node {
         let ready = health.check("services");
         let tasks = Tasks::new(&metrics);
         let store = open(config, data, &clock, &metrics, &tasks).await?;
+        let recovered = Recovered::read(&store, &clock, &rng).await?;
         let bus = Local::new(&metrics).bus();
         let node = NodeId::trusted(NODE);
         // Higher with every start, also after a clock that was set back a little: the store's epochs are what safety rests on.
@@ -235,6 +263,7 @@ impl Node {
         );
         ready.ready();
         Ok(Self {
+            recovered,
             cluster,
             store,
             gateway: gateway.gateway.clone(),
@@ -260,6 +289,7 @@ impl Node {
             token,
             started: self.clock.now(),
             ready_ms,
+            recovered: self.recovered,
         };
         Site {
             api: self.api.clone(),

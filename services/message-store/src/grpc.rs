@@ -95,7 +95,10 @@ impl Messages for Service {
     }
 
     async fn stats(&self, _request: Request<StatsRequest>) -> Answer<StatsReply> {
-        Ok(Response::new(self.ctx.meters.stats()))
+        let links = self.ctx.publisher.links();
+        let (link_sent, link_frames) =
+            links.iter().fold((0, 0), |sum, link| (sum.0 + link.batches, sum.1 + link.frames));
+        Ok(Response::new(StatsReply { link_sent, link_frames, ..self.ctx.meters.stats() }))
     }
 }
 

@@ -68,7 +68,7 @@ use crate::service::Service;
 use crate::state::Ctx;
 
 /// Name of this service where it names itself: open logs, metrics.
-const NAME: &str = "message-store";
+pub const NAME: &str = "message-store";
 
 /// What the service stands on.
 pub struct Deps {
