@@ -172,6 +172,7 @@ impl Meters {
             unknown_outcome: self.ended(Term::Unknown),
             pending: gauge(&self.inner.pending),
             open_logs: gauge(&self.inner.open_logs),
+            ..StatsReply::default()
         }
     }
 }
