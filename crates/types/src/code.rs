@@ -159,6 +159,8 @@ pub const LIFETIME_TYPE: u32 = 90044;
 pub const MSG_ACCOUNT_UNKNOWN: u32 = 90048;
 /// `MsgKey` invalid.
 pub const MSG_KEY: u32 = 90054;
+/// Batch message over 12 KB.
+pub const BATCH_TOO_LONG: u32 = 90055;
 /// Batch send rate exceeded.
 pub const BATCH_RATE: u32 = 90057;
 /// Internal error.

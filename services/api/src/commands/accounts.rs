@@ -70,6 +70,17 @@ pub(crate) async fn must_exist(call: &Call<'_>, user: &str, missing: u32) -> Res
     if known.is_empty() { Err(Refusal::new(missing, format!("{user} is not registered"))) } else { Ok(()) }
 }
 
+/// Refuses a pair of which one has no account, with the code of an unknown `From_Account` or `To_Account`.
+pub(crate) async fn pair_must_exist(call: &Call<'_>, from: &str, to: &str) -> Result<(), Refusal> {
+    let known = existing(call, &[from.to_owned(), to.to_owned()]).await?;
+    for (user, missing) in [(from, code::FROM_ACCOUNT), (to, code::TO_ACCOUNT)] {
+        if !known.contains(user) {
+            return Err(Refusal::new(missing, format!("{user} is not registered")));
+        }
+    }
+    Ok(())
+}
+
 /// Those of `users` that have an account.
 pub(crate) async fn existing(call: &Call<'_>, users: &[String]) -> Result<HashSet<String>, Refusal> {
     let known = lookup(call, users, &[]).await?;

@@ -14,16 +14,15 @@ use linnet_types::{Refusal, code};
 use crate::call::Call;
 use crate::commands::message::{self, Codes};
 
-const CODES: Codes = Codes {
-    bad: code::OPENIM_BAD_JSON,
-    body: None,
-    body_missing: code::BODY_SHAPE,
-    too_long: code::REQUEST_TOO_LONG,
-    offline_push: code::OFFLINE_PUSH,
-};
-
-/// The message of a send, and `SyncOtherMachine`.
-fn outgoing(call: &Call<'_>) -> Result<(Message, u32), Refusal> {
+/// The message of a send, and `SyncOtherMachine`; `too_long` is the code of one over the app's limit.
+fn outgoing(call: &Call<'_>, too_long: u32) -> Result<(Message, u32), Refusal> {
+    let codes = Codes {
+        bad: code::OPENIM_BAD_JSON,
+        body: None,
+        body_missing: code::BODY_SHAPE,
+        too_long,
+        offline_push: code::OFFLINE_PUSH,
+    };
     let body = &call.body;
     let from = body.at("From_Account").user(code::FROM_ACCOUNT, code::FROM_ACCOUNT)?.value;
     let random = body.at("MsgRandom").number(code::MSG_RANDOM)?.need(code::MSG_RANDOM)?;
@@ -31,7 +30,7 @@ fn outgoing(call: &Call<'_>) -> Result<(Message, u32), Refusal> {
     let sync = body.at("SyncOtherMachine").number(code::SYNC_OTHER)?.or(0);
     // Longer than seven days is seven days; 0 is what OnlineOnlyFlag says since.
     let online_only = body.at("MsgLifeTime").number::<u64>(code::LIFETIME_TYPE)?.value == Some(0);
-    let mut message = message::parse(call, &CODES)?;
+    let mut message = message::parse(call, &codes)?;
     message.from = from.unwrap_or_else(|| call.admin.to_string());
     message.random = random;
     message.msg_seq_filled = seq.is_none();

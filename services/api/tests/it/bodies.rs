@@ -195,3 +195,23 @@ async fn elements_leave_as_they_came() {
         assert!(reply.contains(&format!("\"MsgBody\":{ODD_BODY}")), "{reply}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_may_have_12288_bytes_and_each_family_has_its_code_for_more() {
+    let rig = Rig::new();
+    let cases = [
+        ("openim/sendmsg", r#""To_Account":"bob","MsgRandom":1"#, code::REQUEST_TOO_LONG),
+        ("openim/batchsendmsg", r#""To_Account":["bob"],"MsgRandom":1"#, code::BATCH_TOO_LONG),
+        ("group_open_http_svc/send_group_msg", r#""GroupId":"g1","Random":1"#, code::MSG_TOO_LONG),
+    ];
+    for (command, fields, over) in cases {
+        for (bytes, want) in [(12_288, code::OK), (12_289, over)] {
+            let frame = r#"[{"MsgType":"TIMTextElem","MsgContent":{"Text":""}}]"#;
+            let text = "x".repeat(bytes - frame.len());
+            let elements = frame.replace(r#""Text":"""#, &format!(r#""Text":"{text}""#));
+            assert_eq!(elements.len(), bytes);
+            let body = format!(r#"{{{fields},"MsgBody":{elements}}}"#);
+            assert_eq!(rig.code(command, body).await, u64::from(want), "{command} {bytes}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use linnet_types::{ConversationKey, GroupId, Refusal, UserId, code};
 
 use super::{C2C, GROUP};
 use crate::call::Call;
+use crate::commands::accounts;
 use crate::reply::Reply;
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
@@ -16,12 +17,16 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
             ConversationKey::C2c(UserId::trusted(peer))
         }
         GROUP => {
-            let group = body.any_case("ToGroupid").string(bad)?.need(bad)?;
+            let named = body.any_case("ToGroupid");
+            // A published library has one field for both kinds.
+            let named = if named.is_there() { named } else { body.any(&["ToGroupid", "To_Account"]) };
+            let group = named.string(bad)?.need(bad)?;
             let possible = GroupId::parse(&group).map_err(|refusal| Refusal { code: bad, ..refusal })?;
             ConversationKey::Group(possible)
         }
         _ => return Err(Refusal::new(bad, "Type must be 1 (user) or 2 (group)")),
     };
+    accounts::must_exist(call, &user, code::CONTACT_ACCOUNT_UNKNOWN).await?;
     let request = DeleteConversationRequest {
         app: call.app_id(),
         user,

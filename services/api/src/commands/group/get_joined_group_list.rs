@@ -27,7 +27,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         return Err(Refusal::new(BAD, format!("Limit must be at most {MOST}")));
     }
     let filters = Filters::of_joined(body.at("ResponseFilter"))?;
-    let kind = group_type(body.at("GroupType"))?.unwrap_or_default();
+    let kind = group_type(body.any(&["GroupType", "Type"]))?.unwrap_or_default();
     let topics = body.at("SupportTopic").number::<u8>(BAD)?.value;
     if topics.is_some() && kind != GroupType::Community.wire() {
         return Err(Refusal::new(BAD, "SupportTopic needs GroupType Community"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::call::Call;
-use crate::commands::message;
+use crate::commands::{accounts, message};
 use crate::reply::Reply;
 
 const MOST: u32 = 100;
@@ -64,6 +64,10 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         ..HistoryRequest::default()
     };
     let page = call.ask(request).await?;
+    if page.messages.is_empty() {
+        // Asked only here: what was written with an account deleted since can still be read.
+        accounts::pair_must_exist(call, &operator, &peer).await?;
+    }
     let item = |message| item(message, &operator, &peer);
     let msg_list: Vec<_> = page.messages.into_iter().rev().map(item).collect();
     let oldest = msg_list.first();

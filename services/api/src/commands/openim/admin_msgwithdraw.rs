@@ -4,6 +4,7 @@ use linnet_proto::messages::RevokeRequest;
 use linnet_types::{MsgKey, Refusal, code};
 
 use crate::call::Call;
+use crate::commands::accounts;
 use crate::reply::Reply;
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
@@ -17,16 +18,20 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     let request = RevokeRequest {
         app: call.app_id(),
         peer_a: from.clone(),
-        peer_b: to,
+        peer_b: to.clone(),
         msg_key,
-        sender: from,
+        sender: from.clone(),
         origin: call.origin(),
         ..RevokeRequest::default()
     };
     let results = call.ask(request).await?.results;
-    match results.first().map(|result| result.code) {
-        Some(code::OK) => Ok(Reply::empty()),
-        Some(refused) => Err(Refusal::new(refused, "the message cannot be recalled")),
-        None => Err(Refusal::new(code::C2C_NO_MSG, "no such message")),
+    match results.first().map_or(code::C2C_NO_MSG, |result| result.code) {
+        code::OK => Ok(Reply::empty()),
+        code::C2C_NO_MSG => {
+            // Asked last: what a deleted account wrote can still be recalled.
+            accounts::pair_must_exist(call, &from, &to).await?;
+            Err(Refusal::new(code::C2C_NO_MSG, "no such message"))
+        }
+        refused => Err(Refusal::new(refused, "the message cannot be recalled")),
     }
 }

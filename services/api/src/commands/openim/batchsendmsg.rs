@@ -43,7 +43,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     if to.len() > MOST {
         return Err(Refusal::new(code::TOO_MANY_RECEIVERS, format!("To_Account has more than {MOST} elements")));
     }
-    let (message, sync_other_machine) = outgoing(call)?;
+    let (message, sync_other_machine) = outgoing(call, code::BATCH_TOO_LONG)?;
     call.world.limits.receivers(call.tenant(), to.len())?;
     let mut named = to.clone();
     named.push(message.from.clone());

@@ -19,7 +19,7 @@ struct Fields {
 
 pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     let to = call.body.at("To_Account").user(code::TO_ACCOUNT, code::TO_ACCOUNT)?.need(code::TO_ACCOUNT)?;
-    let (message, sync_other_machine) = outgoing(call)?;
+    let (message, sync_other_machine) = outgoing(call, code::REQUEST_TOO_LONG)?;
     let from = message.from.clone();
     let request = SendC2cRequest {
         app: call.app_id(),
