@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use self::keyboard::Typed;
 use self::lines::{Line, gap, kicked, left, message, ready, recalled, refused, sent};
+use super::rest::advice;
 use crate::output::{Exit, Failure, Output};
 use crate::target::{Common, Target};
 
@@ -117,12 +118,8 @@ pub(super) fn failed(server: &str, what: &str, why: &linnet_client::Error) -> an
     match why {
         Error::Refused(error) => {
             let why = format!("{}: {}", error.code, error.info);
-            Failure::refused(
-                format!("{what} was refused"),
-                why,
-                "`linnet usersig check`, `linnet call --list` may help",
-            )
-            .into()
+            let todo = advice(error.code).unwrap_or("docs/protocol.md has the codes");
+            Failure::refused(format!("{what} was refused"), why, todo).into()
         }
         Error::Connect { .. } | Error::Disconnected | Error::TimedOut | Error::Ended | Error::Unexpected => {
             Failure::unreachable(server, why).into()
@@ -138,7 +135,7 @@ struct Chat {
     shown: HashMap<String, u64>,
     expected: VecDeque<String>,
     /// The first refusal of a send.
-    refused: Option<String>,
+    refused: Option<proto::Error>,
     out: Output,
     clock: Clock,
     tasks: Tasks,
@@ -252,7 +249,8 @@ impl Chat {
         match &self.refused {
             None => Ok(Exit::Done),
             Some(why) => {
-                let todo = "the codes are in docs/protocol.md; `linnet tail --webhooks` shows what the app was asked";
+                let todo = advice(why.code).unwrap_or("docs/protocol.md has the codes");
+                let why = format!("{}: {}", why.code, why.info);
                 Err(Failure::refused("not everything was sent", why, todo).into())
             }
         }
@@ -300,7 +298,7 @@ impl Chat {
             Ok(done) => self.print(&sent(conv, &self.args.user, text, &done, delay)),
             Err(linnet_client::Error::Refused(why)) => {
                 self.print(&refused(conv, &self.args.user, text, &why, delay));
-                self.refused.get_or_insert_with(|| format!("{}: {}", why.code, why.info));
+                self.refused.get_or_insert(why);
             }
             Err(why) => return Err(failed("the server", "sending", &why)),
         }

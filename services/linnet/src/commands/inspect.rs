@@ -52,9 +52,11 @@ pub(crate) async fn run(args: InspectArgs, common: &Common, out: Output) -> Resu
     let found: Found = admin.get(&["inspect", &table], &query).await?;
     if found.partitions.is_empty() {
         let todo = "leave the end of the key out to see what is there; `linnet inspect` lists the tables";
-        return Err(
-            Failure::refused(format!("{table} has nothing"), format!("no partition {}", args.partition), todo).into()
-        );
+        let why = match args.partition.as_str() {
+            "" => "the table is empty".to_owned(),
+            key => format!("no partition begins with {key}"),
+        };
+        return Err(Failure::refused(format!("{table} has nothing to show"), why, todo).into());
     }
     let mut rows = 0;
     for partition in &found.partitions {

@@ -154,26 +154,34 @@ impl Reply {
             Exit::Refused | Exit::Usage | Exit::Unreachable => format!("{command} was refused"),
         };
         let why = format!("{}: {}", self.code(), self.envelope.error_info);
-        Some(Failure::new(exit, what, why, advice(self.code(), command)))
+        let todo = match self.code() {
+            code::UNKNOWN_COMMAND => {
+                let word = command.rsplit('/').next().unwrap_or(command);
+                format!("`linnet call --list` has the commands; `linnet call --list {word}` searches")
+            }
+            code => advice(code).map_or_else(
+                || format!("correct the request; `linnet call --list {command}` has the limits"),
+                str::to_owned,
+            ),
+        };
+        Some(Failure::new(exit, what, why, todo))
     }
 }
 
-/// What to do about a public code.
-fn advice(code: u32, command: &str) -> String {
-    match code {
-        code::UNKNOWN_COMMAND => {
-            let word = command.rsplit('/').next().unwrap_or(command);
-            format!("`linnet call --list` has the commands; `linnet call --list {word}` searches")
+/// What to do about a public code, when there is something to say beyond the refusal.
+pub(super) fn advice(code: u32) -> Option<&'static str> {
+    Some(match code {
+        code::NOT_JSON => "the body must be one JSON object; in a shell, put it between single quotes",
+        code::NOT_ADMIN => "call as an administrator: --as USER; `linnet app admins` lists and adds them",
+        code::APP_UNKNOWN | code::SIG_WRONG_APP => "check --app; `linnet app list` has the apps",
+        code::SIG_WRONG_KEY => "the key is not this app's; check --key or --data, `linnet app show` has it",
+        code::C2C_NO_USER | code::ACCOUNT_UNKNOWN | code::MSG_ACCOUNT_UNKNOWN => {
+            "register the account first: linnet call im_open_login_svc/account_import '{\"UserID\":\"…\"}'"
         }
-        code::NOT_JSON => "the body must be one JSON object; in a shell, put it between single quotes".to_owned(),
-        code::NOT_ADMIN => "call as an administrator: --as USER; `linnet app admins` lists and adds them".to_owned(),
-        code::APP_UNKNOWN | code::SIG_WRONG_APP => "check --app; `linnet app list` has the apps".to_owned(),
-        code::SIG_WRONG_KEY => "the key is not this app's; check --key or --data, `linnet app show` has it".to_owned(),
-        code::C2C_NO_USER | code::ACCOUNT_UNKNOWN => {
-            "register the account first: linnet call im_open_login_svc/account_import '{\"UserID\":\"…\"}'".to_owned()
+        code::C2C_REFUSED | code::CALLBACK_FAILED => {
+            "the app's server decided; `linnet tail --webhooks` shows what it is asked and answers"
         }
-        code::C2C_REFUSED => "the app's webhook said no; `linnet tail --webhooks` shows what it is asked".to_owned(),
-        code::COMMAND_RATE | code::APP_RATE | code::OVERLOADED => "slow down and try again".to_owned(),
-        _ => format!("correct the request; `linnet call --list {command}` has the limits"),
-    }
+        code::COMMAND_RATE | code::APP_RATE | code::OVERLOADED => "slow down and try again",
+        _ => return None,
+    })
 }

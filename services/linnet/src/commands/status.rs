@@ -145,9 +145,9 @@ fn rate(n: u64) -> String {
 }
 
 /// What arrived, and what became of it: `owner_c2c  arrived 12 = stored 10 + shaped 1 + refused 1`. Terms of 0 are left
-/// out; what is not a law is listed.
+/// out; what is not a law is listed. What a link has not delivered yet is on its way.
 fn law(name: &str, terms: &Map<String, Value>) -> String {
-    let total = terms.keys().find(|term| ["arrived", "receivers_at_arrival"].contains(&term.as_str()));
+    let total = terms.keys().find(|term| ["arrived", "receivers_at_arrival", "sent"].contains(&term.as_str()));
     let shown = |(term, value): (&String, &Value)| {
         let value = value.as_u64().unwrap_or(0);
         (value > 0).then(|| format!("{} {}", term.replace('_', " "), text::number(value)))
@@ -161,7 +161,8 @@ fn law(name: &str, terms: &Map<String, Value>) -> String {
     let sum: u64 = others().filter_map(|(_, value)| value.as_u64()).sum();
     let parts: Vec<_> = others().filter_map(shown).collect();
     let parts = if parts.is_empty() { "0".to_owned() } else { parts.join(" + ") };
-    let gap = if all == sum { String::new() } else { format!("   unaccounted {}", text::number(all.abs_diff(sum))) };
+    let missing = if name.starts_with("link") { "on its way" } else { "unaccounted" };
+    let gap = if all == sum { String::new() } else { format!("   {missing} {}", text::number(all.abs_diff(sum))) };
     format!("  {name:<12} {} {} = {parts}{gap}", total.replace('_', " "), text::number(all))
 }
 
@@ -200,6 +201,8 @@ mod tests {
             "  gateway      receivers at arrival 12 = dropped 1 + written 11"
         );
         assert!(shown(json!({ "receivers_at_arrival": 12, "written": 9 })).ends_with("= written 9   unaccounted 3"));
-        assert_eq!(shown(json!({ "sent": 4, "resent": 0 })), "  gateway      sent 4");
+        assert_eq!(shown(json!({ "opened": 4, "closed": 0 })), "  gateway      opened 4");
+        let link = json!({ "sent": 4, "received": 3, "reported_missing": 0 });
+        assert_eq!(law("link_batches", link.as_object().unwrap()), "  link_batches sent 4 = received 3   on its way 1");
     }
 }

@@ -1,7 +1,5 @@
 //! What needs no server, and what is said when there is none.
 
-use serde_json::Value;
-
 use crate::sandbox::Sandbox;
 
 const KNOWN: [&str; 4] = ["--app", "1600000001", "--key", "0123456789abcdef0123456789abcdef"];

@@ -245,9 +245,13 @@ fn running(server: &str, status: &Value) -> Vec<Finding> {
         Finding::warn("server", seen, "use the program of the server's version")
     }];
     if let Some(recovered) = status["recovered"].as_object() {
-        let parts: Vec<_> =
-            recovered.iter().map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
-        found.push(Finding::ok("recovered", if parts.is_empty() { "nothing to".to_owned() } else { parts.join(", ") }));
+        let open = recovered.iter().filter(|(_, count)| number(count) > 0);
+        let open: Vec<_> = open.map(|(what, count)| format!("{} {}", number(count), what.replace('_', " "))).collect();
+        found.push(if open.is_empty() {
+            Finding::ok("recovered", "the process before left nothing open")
+        } else {
+            Finding::ok("recovered", format!("taken up after the process before: {}", open.join(", ")))
+        });
     }
     let unaccounted = number(&status["unaccounted"]);
     found.push(if unaccounted == 0 {
@@ -334,10 +338,10 @@ mod tests {
     fn a_running_server_reports_dead_webhooks_and_recovery() {
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"), "uptime_s": 90, "unaccounted": 0,
-            "recovered": { "torn_bytes": 12 }, "webhooks": { "queued": 1, "dead": 3 },
+            "recovered": { "conversations": 12, "groups": 0 }, "webhooks": { "queued": 1, "dead": 3 },
         });
         let found = running("http://x", &status);
-        assert!(found.iter().any(|f| f.name == "recovered" && f.seen == "torn bytes 12"));
+        assert!(found.iter().any(|f| f.name == "recovered" && f.seen.ends_with(": 12 conversations")));
         assert!(found.iter().any(|f| f.name == "webhooks" && f.verdict == Verdict::Warn));
     }
 }
