@@ -84,7 +84,10 @@ fn choices(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
         let (mut ser, mut de) = (String::new(), String::new());
         for field in plain {
             let field = field.name();
-            writeln!(ser, "if !crate::json::is_default(&self.{field}) {{ map.serialize_entry(\"{field}\", &self.{field})?; }}")?;
+            writeln!(
+                ser,
+                "if !crate::json::is_default(&self.{field}) {{ map.serialize_entry(\"{field}\", &self.{field})?; }}"
+            )?;
             writeln!(de, "\"{field}\" => out.{field} = map.next_value()?,")?;
         }
         writeln!(ser, "match &self.{choice} {{ None => {{}}")?;
@@ -92,7 +95,10 @@ fn choices(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
             let (kind, variant) = (kind.name(), camel(kind.name()));
             let path = format!("client::{module}::{}::{variant}", camel(choice));
             writeln!(ser, "Some({path}(value)) => map.serialize_entry(\"{kind}\", value)?,")?;
-            writeln!(de, "\"{kind}\" => {{ if out.{choice}.is_some() {{ return Err(serde::de::Error::custom(\"more than one kind\")); }} out.{choice} = Some({path}(map.next_value()?)); }}")?;
+            writeln!(
+                de,
+                "\"{kind}\" => {{ if out.{choice}.is_some() {{ return Err(serde::de::Error::custom(\"more than one kind\")); }} out.{choice} = Some({path}(map.next_value()?)); }}"
+            )?;
         }
         writeln!(ser, "}}")?;
         write!(

@@ -61,7 +61,8 @@ mod tests {
         assert!(serde_json::from_str::<Frame>(r#"{"id":1,"ping":{},"sync":{}}"#).is_err(), "two kinds");
         assert!(serde_json::from_str::<Frame>("[]").is_err());
         assert!(serde_json::from_str::<Frame>(r#"{"id":-1,"ping":{}}"#).is_err());
-        let unknown: Frame = serde_json::from_str(r#"{"id":1,"fly":{"x":[1]}}"#).expect("unknown kinds are seen by the server");
+        let unknown: Frame =
+            serde_json::from_str(r#"{"id":1,"fly":{"x":[1]}}"#).expect("unknown kinds are seen by the server");
         assert!(unknown.body.is_none());
     }
 }

@@ -29,8 +29,7 @@ async fn tls_with_a_private_authority_and_other_names() -> Result<()> {
             .resolve(name, std::net::SocketAddr::from(([127, 0, 0, 1], port)))
             .build()?)
     };
-    let url =
-        |name: &str| format!("https://{name}:{port}/v4/im_open_login_svc/account_check?{query}");
+    let url = |name: &str| format!("https://{name}:{port}/v4/im_open_login_svc/account_check?{query}");
     let body = json!({ "CheckItem": [{ "UserID": "administrator" }] }).to_string();
     for name in ["localhost", "console.tim.qq.com"] {
         let reply = client(name)?.post(url(name)).body(body.clone()).send().await?.text().await?;

@@ -624,8 +624,7 @@ mod tests {
 
     #[test]
     fn webhook_switches() {
-        let mut settings = AppSettings::default();
-        settings.webhook_events = "A.B, C.D".to_owned();
+        let mut settings = AppSettings { webhook_events: "A.B, C.D".to_owned(), ..AppSettings::default() };
         assert!(!settings.webhook_on("A.B"), "no url");
         settings.webhook_url = "http://localhost".to_owned();
         assert!(settings.webhook_on("A.B") && settings.webhook_on("C.D") && !settings.webhook_on("E.F"));

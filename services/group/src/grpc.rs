@@ -254,7 +254,8 @@ impl Groups for Grpc {
 
     async fn stats(&self, _: Request<StatsRequest>) -> Answer<StatsReply> {
         let links = self.shared.publisher.links();
-        let (link_sent, link_frames) = links.iter().fold((0, 0), |sum, link| (sum.0 + link.batches, sum.1 + link.frames));
+        let (link_sent, link_frames) =
+            links.iter().fold((0, 0), |sum, link| (sum.0 + link.batches, sum.1 + link.frames));
         let stats = StatsReply { link_sent, link_frames, ..self.shared.law.stats() };
         answer(Ok(stats))
     }

@@ -197,7 +197,7 @@ async fn a_full_mailbox_answers_busy_and_loses_nothing_it_took() {
     world.rows.set_faults(Faults { latency: Duration::from_millis(50), ..Faults::none() });
     let sends = (0..200).map(|n| {
         let from = format!("u{n}");
-        world.outside.accounts.lock().insert(from.clone());
+        world.outside.accounts.lock().insert(from);
         world.send(World::numbered("alice", "bob", 1_000 + n))
     });
     let outcomes = futures::future::join_all(sends).await;
@@ -265,7 +265,7 @@ async fn rough(seed: u64) -> (Counts, f64, f64) {
         let bob = insist(&world, seed, "bob", "alice", 15);
         futures::join!(alice, bob)
     };
-    let (alice, bob) = flapping(&world, seed, sending).await;
+    let (alice, bob) = Box::pin(flapping(&world, seed, sending)).await;
     world.rows.set_faults(Faults::none());
     for name in ["m1", "m2"] {
         world.script.join(Node::new(node(name), [Service::MessageStore]));
@@ -297,7 +297,7 @@ async fn two_owners_over_a_rough_store_lose_nothing_and_double_nothing() {
     // More on request: `LINNET_SIM_SEEDS=1000` takes about two minutes on a busy machine.
     let seeds = std::env::var("LINNET_SIM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
     for seed in 1..=seeds {
-        let (counts, lost, known) = rough(seed).await;
+        let (counts, lost, known) = Box::pin(rough(seed)).await;
         struck.add(&counts);
         (deposed, settled) = (deposed + lost, settled + known);
     }
