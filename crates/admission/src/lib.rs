@@ -13,8 +13,10 @@
 #![warn(missing_docs)]
 
 pub mod apps;
+mod arrivals;
 mod dedup;
 mod stage;
 
+pub use arrivals::Place;
 pub use dedup::Token;
 pub use stage::{Admission, Admit, Ask, Family, content_hash};

@@ -10,12 +10,13 @@ use linnet_cluster::{Cluster, Service};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
 use linnet_proto::msg::{Message, Outcome, SendReply};
 use linnet_runtime::{Clock, Metrics, Tasks, status};
-use linnet_types::{ConvId, MsgBody, Refusal, UserId, code};
+use linnet_types::{ConvId, MsgBody, Refusal, SdkAppId, UserId, code};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{oneshot, watch};
 
+use crate::arrivals::{Arrivals, Place};
 use crate::dedup::{Done, Seen, Table, Token};
 
 /// Locks that spread the tables; by conversation.
@@ -84,6 +85,7 @@ pub struct Admission {
 
 struct Inner {
     shards: Vec<Mutex<Shard>>,
+    arrivals: Arrivals,
     ask: Arc<dyn Ask>,
     clock: Clock,
     tasks: Tasks,
@@ -125,7 +127,28 @@ impl Admission {
         });
         let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
         let tasks = tasks.child("admission");
-        Self { inner: Arc::new(Inner { shards, ask, clock, tasks, pending, joined, repeated }) }
+        Self { inner: Arc::new(Inner { shards, arrivals: Arrivals::default(), ask, clock, tasks, pending, joined, repeated }) }
+    }
+
+    /// A message's place in its sender's order, for [`Admission::admit_at`]. `conv` is the conversation by any name the
+    /// caller always uses for it.
+    pub fn arrive(&self, app: SdkAppId, conv: &str, from: &str) -> Place {
+        self.inner.arrivals.take(app, conv, from)
+    }
+
+    /// As [`Admission::admit`], after the messages whose places were taken before.
+    ///
+    /// # Errors
+    /// As [`Admission::admit`].
+    pub async fn admit_at<H, F>(&self, mut place: Place, admit: Admit, hand_over: H) -> Result<SendReply, Refusal>
+    where
+        H: FnOnce(Message) -> F + Send + 'static,
+        F: Future<Output = Done> + Send + 'static,
+    {
+        place.reached().await;
+        let entered = self.enter(admit, hand_over);
+        drop(place);
+        settle(entered).await
     }
 
     /// Admits one send and waits for its outcome.
@@ -142,36 +165,44 @@ impl Admission {
         H: FnOnce(Message) -> F + Send + 'static,
         F: Future<Output = Done> + Send + 'static,
     {
+        settle(self.enter(admit, hand_over)).await
+    }
+
+    /// Enters the sender's line, which is where the order is decided; nothing is awaited.
+    fn enter<H, F>(&self, admit: Admit, hand_over: H) -> Entered
+    where
+        H: FnOnce(Message) -> F + Send + 'static,
+        F: Future<Output = Done> + Send + 'static,
+    {
         let now = self.inner.clock.mono();
         let shard = self.inner.shard(admit.token.conv);
         let seen = shard.lock().table.begin(&admit.token, now);
-        let outcome = match seen {
+        let tell = match seen {
             Seen::Done(reply) => {
                 self.inner.repeated.inc();
-                return Ok(SendReply { duplicate: true, ..reply });
+                return Entered::Known(Ok(SendReply { duplicate: true, ..reply }));
             }
-            Seen::Full => return Err(busy()),
+            Seen::Full => return Entered::Known(Err(busy())),
             Seen::Pending(outcome) => {
                 self.inner.joined.inc();
-                return wait(outcome).await.map(|reply| SendReply { duplicate: true, ..reply });
+                return Entered::Joined(outcome);
             }
-            Seen::New(tell) => {
-                let outcome = tell.subscribe();
-                let turn = shard.lock().queue(&admit.token);
-                let turn = match turn {
-                    Ok(turn) => turn,
-                    Err(refusal) => {
-                        self.inner.finish(&admit.token, admit.window, &tell, Err(refusal.clone()));
-                        return Err(refusal);
-                    }
-                };
+            Seen::New(tell) => tell,
+        };
+        let outcome = tell.subscribe();
+        let turn = shard.lock().queue(&admit.token);
+        match turn {
+            Ok(turn) => {
                 self.inner.pending.inc();
                 let inner = Arc::clone(&self.inner);
                 self.inner.tasks.spawn("admission.send", inner.run(admit, turn, tell, hand_over));
-                outcome
+                Entered::First(outcome)
             }
-        };
-        wait(outcome).await
+            Err(refusal) => {
+                self.inner.finish(&admit.token, admit.window, &tell, Err(refusal.clone()));
+                Entered::Known(Err(refusal))
+            }
+        }
     }
 
     /// Remembers an outcome found in the log, so that a retry after a take-over is answered and not sent again.
@@ -187,7 +218,23 @@ impl Admission {
     }
 }
 
-/// A message's place in its sender's order.
+/// How a message entered.
+enum Entered {
+    Known(Done),
+    /// A retry of one that is pending.
+    Joined(watch::Receiver<Option<Done>>),
+    First(watch::Receiver<Option<Done>>),
+}
+
+async fn settle(entered: Entered) -> Done {
+    match entered {
+        Entered::Known(done) => done,
+        Entered::Joined(outcome) => wait(outcome).await.map(|reply| SendReply { duplicate: true, ..reply }),
+        Entered::First(outcome) => wait(outcome).await,
+    }
+}
+
+/// A message's place in its sender's order of handing over.
 struct Turn {
     before: Option<oneshot::Receiver<()>>,
     done: oneshot::Sender<()>,

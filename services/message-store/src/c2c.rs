@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use linnet_admission::apps::App;
-use linnet_admission::{Admit, Family, Token, content_hash};
+use linnet_admission::{Admit, Family, Place, Token, content_hash};
 use linnet_cluster::{RouteKey, Service as Target};
 use linnet_proto::account::accounts_client::AccountsClient;
 use linnet_proto::account::{PairCheckReply, PairCheckRequest};
@@ -53,8 +53,11 @@ impl Service {
         let account = Account::arrive(&self.ctx.meters);
         let patience = self.ctx.config.send_timeout.0;
         let service = self.clone();
+        let from = request.message.as_ref().map_or("", |message| message.from.as_str());
+        // Before anything is awaited: tasks run in any order.
+        let place = self.ctx.admission.arrive(SdkAppId(request.app), &request.to, from);
         let sending = self.ctx.tasks.spawn("c2c.send", async move {
-            let outcome = service.send(request).await;
+            let outcome = service.send(request, place).await;
             account.end(Term::of(&outcome));
             outcome
         });
@@ -66,7 +69,7 @@ impl Service {
         }
     }
 
-    async fn send(&self, request: SendC2cRequest) -> Result<SendReply> {
+    async fn send(&self, request: SendC2cRequest, place: Place) -> Result<SendReply> {
         let SendC2cRequest { app, to, message, origin, sync_other_machine, trusted, no_webhooks } = request;
         let app = self.ctx.apps.get(SdkAppId(app)).await?;
         let origin = origin.unwrap_or_default();
@@ -99,7 +102,7 @@ impl Service {
             }
             message.set_visibility(Visibility::Sender);
         }
-        self.admit(sending, message, no_webhooks).await
+        self.admit(place, sending, message, no_webhooks).await
     }
 
     /// Fills in what the caller left open. The hash is of what the caller sent, before any webhook changes it.
@@ -130,7 +133,7 @@ impl Service {
         Ok(reply.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?.into_inner())
     }
 
-    async fn admit(&self, sending: Sending, message: Message, no_webhooks: bool) -> Result<SendReply> {
+    async fn admit(&self, place: Place, sending: Sending, message: Message, no_webhooks: bool) -> Result<SendReply> {
         if !message.online_only {
             let (_, head) = self.owners.ready(&sending.opening).await?;
             if head.last_seq == 0 {
@@ -157,7 +160,7 @@ impl Service {
         let unknown = Arc::new(Mutex::new(None));
         let (told, service) = (Arc::clone(&unknown), self.clone());
         let original = admit.message.body.clone();
-        let reply = self.ctx.admission.admit(admit, move |message| {
+        let reply = self.ctx.admission.admit_at(place, admit, move |message| {
             // The mailbox is entered here, in the sender's order; the outcome is waited for below.
             let waiting = service.hand_over(&sending, message, &original);
             async move {

@@ -157,3 +157,43 @@ async fn one_sender_has_a_bound() {
     let refused = outcomes.iter().filter(|o| o.as_ref().is_err_and(|r| r.code == code::BUSY)).count();
     assert_eq!((refused, log.bodies().len()), (70 - PENDING_PER_SENDER, PENDING_PER_SENDER));
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_admitted_in_the_order_they_came_however_long_each_was_looked_at() {
+    let (stage, log) = (admission(Arc::new(Script::default())), Log::default());
+    let sends: Vec<_> = (0..20u32)
+        .map(|n| {
+            let place = stage.arrive(SdkAppId(1), "C2C:b", "a");
+            let (stage, log) = (stage.clone(), log.clone());
+            async move {
+                // The later it came, the quicker it was looked at.
+                tokio::time::sleep(Duration::from_millis(u64::from(100 - n))).await;
+                if n % 3 == 2 {
+                    drop(place); // Refused: must not let the next one pass those before.
+                    return;
+                }
+                let sent = stage.admit_at(place, admit("a", n + 1, &n.to_string()), log.take()).await;
+                sent.expect("sent");
+            }
+        })
+        .collect();
+    futures::future::join_all(sends).await;
+    let expected: Vec<String> = (0..20).filter(|n| n % 3 != 2).map(|n| n.to_string()).collect();
+    assert_eq!(log.bodies(), expected);
+    assert_eq!(stage.inner.arrivals.lines(), 0, "a line nobody stands in is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_goes_away_does_not_let_the_next_pass() {
+    let (stage, log) = (admission(Arc::new(Script::default())), Log::default());
+    let first = stage.arrive(SdkAppId(1), "C2C:b", "a");
+    let second = stage.arrive(SdkAppId(1), "C2C:b", "a");
+    let third = stage.arrive(SdkAppId(1), "C2C:b", "a");
+    let gone = timeout(Duration::from_millis(5), stage.admit_at(second, admit("a", 2, "2"), log.take())).await;
+    assert!(gone.is_err(), "the first is not admitted yet");
+    let mut last = Box::pin(stage.admit_at(third, admit("a", 3, "3"), log.take()));
+    assert!(timeout(Duration::from_millis(5), &mut last).await.is_err(), "still waits for the first");
+    stage.admit_at(first, admit("a", 1, "1"), log.take()).await.expect("sent");
+    last.await.expect("sent");
+    assert_eq!(log.bodies(), ["1", "3"]);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_admission::{Admit, Family, Token, content_hash};
+use linnet_admission::{Admit, Family, Place, Token, content_hash};
 use linnet_proto::delivery::Record;
 use linnet_proto::group::SendRequest;
 use linnet_proto::msg::{Message, MessageKind, Outcome, SendReply, Visibility};
@@ -31,8 +31,11 @@ impl Shared {
     pub(crate) async fn send(&self, request: SendRequest) -> Result<SendReply> {
         let shared = self.me();
         self.law.begin();
+        let from = request.message.as_ref().map_or("", |message| message.from.as_str());
+        // Before anything is awaited: tasks run in any order.
+        let place = self.admission.arrive(SdkAppId(request.app), &request.group_id, from);
         let task = self.tasks.spawn("group.send", async move {
-            let (outcome, unknown) = Box::pin(shared.send_counted(request)).await;
+            let (outcome, unknown) = Box::pin(shared.send_counted(request, place)).await;
             shared.law.end(&outcome, unknown);
             outcome
         });
@@ -42,12 +45,12 @@ impl Shared {
         }
     }
 
-    async fn send_counted(&self, request: SendRequest) -> Sent {
+    async fn send_counted(&self, request: SendRequest, place: Place) -> Sent {
         let app = SdkAppId(request.app);
         let group = request.group_id.clone();
         let origin = request.origin.clone().unwrap_or_default();
         let sent = request.message.clone().unwrap_or_default();
-        let (outcome, may_be_stored, kind) = match self.send_admitted(request).await {
+        let (outcome, may_be_stored, kind) = match self.send_admitted(request, place).await {
             Ok((outcome, may_be_stored, kind)) => (outcome, may_be_stored, Some(kind)),
             Err(refusal) => (Err(refusal), false, None),
         };
@@ -62,7 +65,7 @@ impl Shared {
     }
 
     /// Refusals that come before the group is known are plain errors; later ones come with its kind.
-    async fn send_admitted(&self, request: SendRequest) -> Result<(Result<SendReply>, bool, GroupType)> {
+    async fn send_admitted(&self, request: SendRequest, place: Place) -> Result<(Result<SendReply>, bool, GroupType)> {
         let app = self.app(SdkAppId(request.app)).await?;
         let id = GroupId::parse(&request.group_id)?;
         let origin = request.origin.unwrap_or_default();
@@ -100,7 +103,7 @@ impl Shared {
         let sent_hash = admit.token.hash;
         let outcome = self
             .admission
-            .admit(admit, move |message| {
+            .admit_at(place, admit, move |message| {
                 let rewritten = content_hash(&message.body, &message.cloud_custom_data) != sent_hash;
                 let body = rewritten.then(|| message.body.clone());
                 let answer = hand_over(&handle, message, origin.connection, origin.admin);
@@ -231,6 +234,9 @@ impl Group {
             return Err(unknown());
         }
         check_shape(message, self.kind(), &self.app.settings)?;
+        if self.record().support_topic {
+            return Err(no_right("messages of this community go to its topics"));
+        }
         if admin {
             return Ok(());
         }
