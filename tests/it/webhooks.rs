@@ -134,3 +134,111 @@ async fn a_slow_before_webhook_delays_its_sender_only() -> Result<()> {
     assert_eq!(reader.text("GROUP:g").await?, "slow");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_before_webhook_that_is_late_follows_the_policy() -> Result<()> {
+    let server = Server::start()?;
+    server.rest().import(&["alice", "bob"]).await;
+    let hooks = Hooks::start().await;
+    turn_on(&server, &hooks, &["webhook.timeout_ms=200"]);
+    hooks.answer(
+        |hook| if hook.command().contains("Before") { Reply::After(Duration::from_secs(2)) } else { Reply::ok() },
+    );
+    let mut alice = Socket::sign_in(&server, "alice", "Web").await?;
+    let sent = alice.say("C2C:bob", 1, "passes").await?;
+    assert_eq!(sent["outcome"], "stored", "the policy is pass: {sent}");
+    assert!(server.cli(&["app", "set", "webhook.before_failure=block"])?.status.success());
+    let request = json!({ "conv": "C2C:bob", "random": 2, "body": text_body("is held back") });
+    assert_eq!(alice.refused("send", request).await?, 80003);
+    assert_eq!(hooks.of("C2C.CallbackBeforeSendMsg").len(), 2, "a before-event is never asked twice");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_ins_are_told() -> Result<()> {
+    let server = Server::start()?;
+    server.rest().import(&["alice"]).await;
+    let hooks = Hooks::start().await;
+    turn_on(&server, &hooks, &[]);
+    let mut alice = Socket::sign_in(&server, "alice", "Web").await?;
+    let login = &hooks.wait("State.StateChange", 1).await[0].body;
+    assert_eq!((&login["Info"]["Action"], &login["Info"]["Reason"]), (&json!("Login"), &json!("Register")), "{login}");
+    assert!(login["EventTime"].is_u64(), "{login}");
+    let mut other = Socket::open(server.ws()).await?;
+    let sign_in = json!({ "sdkappid": server.app().0, "user": "alice", "usersig": server.sig("alice"), "platform": "Web", "instance": "other" });
+    other.ask("sign_in", sign_in).await?;
+    let kicking = &hooks.wait("State.StateChange", 2).await[1].body;
+    assert_eq!(kicking["KickedDevice"][0]["Platform"], "Web", "{kicking}");
+    assert_eq!(alice.note().await?["kicked"]["reason"], "multipleDevice");
+    other.ask("sign_out", json!({})).await?;
+    let logout = &hooks.wait("State.StateChange", 3).await[2].body;
+    assert_eq!(
+        (&logout["Info"]["Action"], &logout["Info"]["Reason"]),
+        (&json!("Logout"), &json!("Unregister")),
+        "{logout}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_a_group_is_asked_and_told() -> Result<()> {
+    let server = Server::start()?;
+    let rest = server.rest();
+    rest.import(&["alice", "bob", "carol"]).await;
+    let hooks = Hooks::start().await;
+    turn_on(&server, &hooks, &[]);
+    hooks.answer(|hook| match hook.command() {
+        "Group.CallbackBeforeCreateGroup" if hook.body["Name"] == "forbidden" => Reply::code(1),
+        "Group.CallbackBeforeInviteJoinGroup" => Reply::Json(
+            json!({ "ActionStatus": "OK", "ErrorCode": 0, "ErrorInfo": "", "RefusedMembers_Account": ["carol"] }),
+        ),
+        _ => Reply::ok(),
+    });
+    let create = |name: &str| json!({ "Type": "Public", "Name": name, "GroupId": name, "Owner_Account": "alice" });
+    assert_eq!(rest.code("group_open_http_svc/create_group", create("forbidden")).await, 10016);
+    assert_eq!(
+        rest.code(
+            "group_open_http_svc/get_role_in_group",
+            json!({ "GroupId": "forbidden", "User_Account": ["alice"] })
+        )
+        .await,
+        10010
+    );
+    rest.ok("group_open_http_svc/create_group", create("club")).await;
+    hooks.wait("Group.CallbackAfterCreateGroup", 1).await;
+    let added = rest
+        .ok(
+            "group_open_http_svc/add_group_member",
+            json!({ "GroupId": "club", "MemberList": [{ "Member_Account": "bob" }, { "Member_Account": "carol" }] }),
+        )
+        .await;
+    let results: Vec<_> =
+        added["MemberList"].as_array().unwrap().iter().map(|m| m["Result"].as_u64().unwrap()).collect();
+    assert_eq!(results, [1, 0], "{added}");
+    let joined = &hooks.wait("Group.CallbackAfterNewMemberJoin", 1).await[0].body;
+    assert_eq!(
+        (&joined["JoinType"], &joined["NewMemberList"][0]["Member_Account"]),
+        (&json!("Invited"), &json!("bob")),
+        "{joined}"
+    );
+    rest.ok("group_open_http_svc/delete_group_member", json!({ "GroupId": "club", "MemberToDel_Account": ["bob"] }))
+        .await;
+    let left = &hooks.wait("Group.CallbackAfterMemberExit", 1).await[0].body;
+    assert_eq!(left["ExitType"], "Kicked", "{left}");
+    let sent = rest
+        .ok(
+            "group_open_http_svc/send_group_msg",
+            json!({ "GroupId": "club", "From_Account": "alice", "Random": 1, "MsgBody": text_body("x") }),
+        )
+        .await;
+    rest.ok(
+        "group_open_http_svc/group_msg_recall",
+        json!({ "GroupId": "club", "MsgSeqList": [{ "MsgSeq": sent["MsgSeq"] }] }),
+    )
+    .await;
+    let recalled = &hooks.wait("Group.CallbackAfterRecallMsg", 1).await[0].body;
+    assert_eq!(recalled["MsgSeqList"][0]["MsgSeq"], sent["MsgSeq"], "{recalled}");
+    rest.ok("group_open_http_svc/destroy_group", json!({ "GroupId": "club" })).await;
+    hooks.wait("Group.CallbackAfterGroupDestroyed", 1).await;
+    Ok(())
+}

@@ -130,7 +130,9 @@ pub async fn start(config: Config, deps: Deps) -> Result<Running> {
         config,
     }));
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        tasks.spawn("gateway.shard", Shard::new(index as u16, Arc::clone(&hub), inbox).run());
+        let ended = tasks.draining();
+        let shard = Shard::new(index as u16, Arc::clone(&hub), inbox).run();
+        tasks.spawn("gateway.shard", async move { ended.run_until_cancelled(shard).await });
     }
     let (receiver, delivered) = Receiver::new(ReceiverDeps {
         gateway: deps.node,
@@ -146,7 +148,8 @@ pub async fn start(config: Config, deps: Deps) -> Result<Running> {
     })
     .await?;
     let _ = hub.receiver.set(receiver);
-    tasks.spawn("gateway.deliver", deliver::run(Arc::clone(&hub), delivered));
+    let (ended, deliver) = (tasks.draining(), deliver::run(Arc::clone(&hub), delivered));
+    tasks.spawn("gateway.deliver", async move { ended.run_until_cancelled(deliver).await });
     tasks.spawn("gateway.ticks", ticks(Arc::clone(&hub)));
     let routes = Routes::new(GatewaysServer::new(grpc::Grpc(Arc::clone(&hub))));
     Ok(Running { routes, gateway: Gateway { hub }, tasks })

@@ -101,7 +101,7 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
     let site = node.site(Secret::new(file.token.clone()), begun, Some(play), false);
     let ready_ms = site.ready_ms;
     let mut lines = node.gateway.events();
-    http::serve(listener, tls.map(|tls| tls.config), site, &node.tasks);
+    let http = http::serve(listener, tls.map(|tls| tls.config), site, &node.tasks);
     file.save(&data)?;
     announce(common, &file, &data, fresh, link_token.as_deref(), ready_ms)?;
     if !common.json && !common.quiet {
@@ -115,7 +115,7 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
             }
         });
     }
-    node.run(telemetry).await?;
+    node.run(http, telemetry).await?;
     Ok(Exit::Done)
 }
 

@@ -44,13 +44,13 @@ pub(crate) struct Site {
     pub(crate) ready_ms: u64,
 }
 
-/// Serves `site` until the tasks drain.
-pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site: Site, tasks: &Tasks) {
+/// Serves `site` until the owner it returns drains: then nothing new is accepted.
+pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site: Site, tasks: &Tasks) -> Tasks {
     let acceptor = tls.map(TlsAcceptor::from);
     let room = Arc::new(Semaphore::new(PLAIN_CONNECTIONS));
-    let tasks_of_connections = tasks.child("http");
-    let ending = tasks.draining();
-    tasks.spawn("http.accept", async move {
+    let owner = tasks.child("http");
+    let (ending, tasks) = (owner.draining(), owner.clone());
+    owner.spawn("http.accept", async move {
         loop {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -67,7 +67,7 @@ pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site:
                 }
             };
             let (site, acceptor) = (site.clone(), acceptor.clone());
-            tasks_of_connections.spawn("http.connection", async move {
+            tasks.spawn("http.connection", async move {
                 let _permit = permit;
                 // Answers are small; waiting to merge them only adds delay.
                 let _ = stream.set_nodelay(true);
@@ -78,6 +78,7 @@ pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site:
             });
         }
     });
+    owner
 }
 
 async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr, site: Site) {

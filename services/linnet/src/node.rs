@@ -23,6 +23,7 @@ use tonic::service::Routes;
 
 use crate::admin::{self, Admin};
 use crate::http::Site;
+use crate::output::Failure;
 
 /// Accepted work may take this long when the node stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -302,11 +303,13 @@ impl Node {
         }
     }
 
-    /// Serves until the process is told to stop, then stops.
-    pub(crate) async fn run(self, telemetry: Telemetry) -> Result<()> {
+    /// Serves until the process is told to stop, then stops; `http` owns the port.
+    pub(crate) async fn run(self, http: Tasks, telemetry: Telemetry) -> Result<()> {
         drain::signalled().await?;
         tracing::info!("stopping: finishing what was accepted");
+        http.drain();
         self.stop().await;
+        http.shutdown(Duration::ZERO).await;
         telemetry.shutdown();
         Ok(())
     }
@@ -329,5 +332,6 @@ async fn open(config: &Config, data: &Path, clock: &Clock, metrics: &Metrics, ta
     options.reserve_bytes = config.store.reserve.0;
     let (clock, metrics) = (clock.clone(), metrics.clone());
     let opened = tasks.blocking("store.open", move || Embedded::open(options, clock, &metrics)).await?;
-    opened.context("the data folder cannot be opened")
+    let todo = "end the other process, use another folder, or restore the file that is named from a backup";
+    opened.map_err(|why| Failure::refused("the data folder cannot be opened", why.to_string(), todo).into())
 }

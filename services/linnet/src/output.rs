@@ -67,7 +67,7 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
     let failure = Failure::refused(
         error.to_string(),
         error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>().join(": "),
-        "run again with RUST_LOG=debug for more",
+        "run again with LINNET_LOG__FILTER=debug for more",
     );
     eprintln!("linnet: {failure}");
     failure.exit

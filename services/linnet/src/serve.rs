@@ -67,9 +67,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Exit> {
     let node = Node::start(&config, &config.server.data, clock).await?;
     let site = node.site(config.server.operator_token.clone(), begun, None, config.server.operators_anywhere);
     let ready_ms = site.ready_ms;
-    http::serve(listener, tls, site, &node.tasks);
+    let http = http::serve(listener, tls, site, &node.tasks);
     tracing::info!(%address, ready_ms, "ready");
-    node.run(telemetry).await?;
+    node.run(http, telemetry).await?;
     Ok(Exit::Done)
 }
 
