@@ -25,7 +25,7 @@ struct Stand {
     /// What came ahead of the gap; `None` is one's own message, which needs no showing.
     held: BTreeMap<u64, Option<Message>>,
     asking: bool,
-    /// Live rooms and groups without history have holes by nature.
+    /// Live rooms have holes by nature.
     holes: bool,
 }
 
@@ -84,12 +84,15 @@ impl Gaps {
 
     /// The conversation has gone on to `head`.
     pub(crate) fn head(&mut self, conv: &str, head: u64) -> Todo {
+        let complete = self.complete;
         let stand = self.stands.entry(conv.to_owned()).or_default();
         if stand.holes {
             return Todo::default();
         }
         if !stand.known {
-            (stand.known, stand.seq) = (true, head);
+            // As with a first message: what is new to the client after its first sync is not the past.
+            let past = if complete { head.saturating_sub(BACK) } else { head };
+            (stand.known, stand.seq) = (true, past);
         }
         stand.target = stand.target.max(head);
         stand.advance(conv)
@@ -135,11 +138,11 @@ impl Gaps {
         stand.settle(sure, conv)
     }
 
-    /// History was refused for good: what came is shown as it is.
+    /// History was refused for good: what came is shown as it is. A later hole is asked for again, since who was removed
+    /// may be back by then.
     pub(crate) fn refused(&mut self, conv: &str) -> Todo {
         let Some(stand) = self.stands.get_mut(conv) else { return Todo::default() };
         stand.asking = false;
-        stand.holes = true;
         let last = stand.wanted().max(stand.held.last_key_value().map_or(0, |(seq, _)| *seq));
         stand.settle(last, conv)
     }

@@ -41,15 +41,32 @@ fn ones_own_messages_are_no_holes() {
 }
 
 #[test]
-fn live_rooms_and_refused_history_have_holes() {
+fn live_rooms_have_holes() {
     let mut gaps = Gaps::default();
     gaps.live("room");
     assert_eq!(shown(&gaps.message("room", message(5))), [5]);
     assert_eq!(shown(&gaps.message("room", message(9))), [9]);
+}
+
+#[test]
+fn what_was_refused_history_is_shown_once_and_later_holes_are_asked_for() {
+    let mut gaps = Gaps::default();
     gaps.message("g", message(1));
     gaps.message("g", message(4));
     assert_eq!(shown(&gaps.refused("g")), [4]);
-    assert_eq!(shown(&gaps.message("g", message(9))), [9]);
+    assert_eq!(gaps.message("g", message(4)), Todo::default(), "a double");
+    assert_eq!(range(&gaps.message("g", message(9))), Some((5, 8)));
+    let page = Page { messages: vec![message(8)], covered_from: 5, covered_to: 8, ..Page::default() };
+    assert_eq!(shown(&gaps.page("g", page)), [8, 9]);
+}
+
+#[test]
+fn a_conversation_that_is_new_after_the_first_sync_is_read_from_its_beginning() {
+    let mut gaps = Gaps::default();
+    gaps.head("old", 7);
+    assert_eq!(gaps.head("old", 7), Todo::default(), "before the sync it is the past");
+    gaps.synced_all();
+    assert_eq!(range(&gaps.head("new", 3)), Some((1, 3)));
 }
 
 #[test]
