@@ -8,5 +8,6 @@ mod groups;
 mod kill;
 mod live_room;
 mod playground;
+mod stop;
 mod usersig_libraries;
 mod webhooks;

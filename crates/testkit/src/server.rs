@@ -93,6 +93,24 @@ impl Server {
         Ok(())
     }
 
+    /// SIGTERM, as an operator's tool sends it; waits for the end and gives how long it took.
+    ///
+    /// # Errors
+    /// When it does not end within 30 s, or not with success.
+    pub fn stop(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        anyhow::ensure!(sent.success(), "kill -TERM");
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::ensure!(status.success(), "ended with {status}");
+                return Ok(begun.elapsed());
+            }
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(30), "still running 30 s after SIGTERM");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Starts again on the same data and the same port.
     ///
     /// # Errors
