@@ -205,3 +205,22 @@ async fn a_slow_before_webhook_delays_its_sender_only() {
     assert!(quick < Duration::from_millis(100), "{quick:?}");
     assert!(started.elapsed() >= Duration::from_millis(1_500));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_community_with_topics_takes_no_messages_of_its_own() {
+    let world = World::new(AppSettings::default()).await;
+    let request = CreateRequest {
+        app: APP.0,
+        r#type: "Community".into(),
+        group_id: "@TGS#_topics".into(),
+        name: "topics".into(),
+        owner: "alice".into(),
+        support_topic: true,
+        origin: Some(admin()),
+        ..CreateRequest::default()
+    };
+    done(world.groups().create(request).await).expect("created");
+    assert_eq!(code(world.send("@TGS#_topics", "alice", "hi").await), 10007);
+    let by_rest = world.send_message("@TGS#_topics", text_message("alice", "hi"), admin()).await;
+    assert_eq!(code(by_rest), 10007);
+}
