@@ -83,6 +83,11 @@ fn one_of(field: Field<'_>, known: impl Fn(&str) -> bool) -> Result<Option<Strin
     }
 }
 
+/// When something ends, in seconds; what ends after the last `u32` is for ever, as the documents have no larger number.
+fn within_u32(until_s: u64) -> u64 {
+    until_s.min(u32::MAX.into())
+}
+
 /// `On` or `Off`.
 fn on_off(field: Field<'_>) -> Result<Option<bool>, Refusal> {
     Ok(one_of(field, |text| matches!(text, "On" | "Off"))?.map(|text| text == "On"))

@@ -34,7 +34,8 @@ fn outgoing(call: &Call<'_>, too_long: u32) -> Result<(Message, u32), Refusal> {
     message.from = from.unwrap_or_else(|| call.admin.to_string());
     message.random = random;
     message.msg_seq_filled = seq.is_none();
-    message.msg_seq = seq.unwrap_or_else(|| call.world.rng.u32());
+    // 31 bits: published clients read MsgSeq into a signed integer.
+    message.msg_seq = seq.unwrap_or_else(|| call.world.rng.u32() >> 1);
     message.online_only |= online_only;
     Ok((message, sync))
 }

@@ -389,12 +389,14 @@ fn members(fakes: &Fakes) {
     fakes.on("Groups/ModifyMember", |_: group::ModifyMemberRequest| Ok(group::ModifyMemberReply {}));
     fakes.on("Groups/Mute", |_: group::MuteRequest| Ok(group::MuteReply {}));
     fakes.on("Groups/Muted", |_: group::MutedRequest| {
-        Ok(group::MutedReply { muted: vec![group::Until { user: "bob".into(), until_s: NOW_S + 60 }] })
+        let ends = |user: &str, until_s| group::Until { user: user.into(), until_s };
+        Ok(group::MutedReply { muted: vec![ends("bob", NOW_S + 60), ends("carol", NOW_S + 4_000_000_000)] })
     });
     fakes.on("Groups/Ban", |_: group::BanRequest| Ok(group::BanReply {}));
     fakes.on("Groups/Unban", |_: group::UnbanRequest| Ok(group::BanReply {}));
     fakes.on("Groups/Banned", |_: group::BannedRequest| {
-        let banned = vec![group::Until { user: "bob".into(), until_s: NOW_S + 60 }];
+        let ends = |user: &str, until_s| group::Until { user: user.into(), until_s };
+        let banned = vec![ends("bob", NOW_S + 60), ends("carol", NOW_S + 4_000_000_000)];
         Ok(group::BannedReply { banned, next_offset: 0 })
     });
 }

@@ -4,7 +4,7 @@ use linnet_proto::group::BannedRequest;
 use linnet_types::Refusal;
 use serde::Serialize;
 
-use super::BAD;
+use super::{BAD, within_u32};
 use crate::call::Call;
 use crate::reply::Reply;
 
@@ -34,7 +34,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         return Err(Refusal::new(BAD, format!("Limit must be 1 to {MOST}")));
     }
     let page = call.ask(BannedRequest { app: call.app_id(), group_id, offset, limit }).await?;
-    let item = |one: linnet_proto::group::Until| Item { member_account: one.user, until: one.until_s };
+    let item = |one: linnet_proto::group::Until| Item { member_account: one.user, until: within_u32(one.until_s) };
     let banned_account_list = page.banned.into_iter().map(item).collect();
     Reply::of(&Fields { banned_account_list, next_offset: page.next_offset })
 }

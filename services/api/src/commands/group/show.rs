@@ -6,7 +6,7 @@ use linnet_types::{GroupType, Refusal};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::BAD;
+use super::{BAD, within_u32};
 use crate::json::{Field, Object};
 
 /// Which fields are shown.
@@ -150,7 +150,7 @@ pub(super) fn member(member: &Member, filters: &Filters, own: bool) -> Map<Strin
     out.put(&["MsgFlag"], member.msg_flag.as_str());
     out.put(&["LastSendMsgTime"], member.last_send_time_s);
     out.put(&["NameCard"], member.name_card.as_str());
-    out.put(&["MuteUntil", "ShutUpUntil"], member.mute_until_s);
+    out.put(&["MuteUntil", "ShutUpUntil"], within_u32(member.mute_until_s));
     let custom = custom(&member.custom, &filters.member_custom);
     if !custom.is_empty() {
         out.fields.insert("AppMemberDefinedData".to_owned(), Value::Array(custom));
