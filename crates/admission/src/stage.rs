@@ -127,7 +127,18 @@ impl Admission {
         });
         let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
         let tasks = tasks.child("admission");
-        Self { inner: Arc::new(Inner { shards, arrivals: Arrivals::default(), ask, clock, tasks, pending, joined, repeated }) }
+        Self {
+            inner: Arc::new(Inner {
+                shards,
+                arrivals: Arrivals::default(),
+                ask,
+                clock,
+                tasks,
+                pending,
+                joined,
+                repeated,
+            }),
+        }
     }
 
     /// A message's place in its sender's order, for [`Admission::admit_at`]. `conv` is the conversation by any name the

@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) wire: Wire,
     pub(crate) ip: String,
     pub(crate) signed_in: UnixMillis,
+    /// When the UserSig ends, and the session with it.
+    pub(crate) until: UnixMillis,
     /// For the next reconnect.
     pub(crate) resume: String,
     /// Messages on their way, in order.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use linnet_admission::apps::App;
 use linnet_proto::client::{self, frame};
 use linnet_proto::{account, session as wire_session};
-use linnet_types::{GroupId, Platform, Refusal, SdkAppId, UserId, code};
+use linnet_types::{GroupId, Platform, Refusal, SdkAppId, UnixMillis, UserId, code};
 
 use crate::calls::answer;
 use crate::hub::Hub;
@@ -71,7 +71,7 @@ impl Hub {
         {
             self.throttle.failed(ask.sdkappid, &ask.user, &ip, now);
         }
-        let (app, user, platform) = checked?;
+        let (app, user, platform, until) = checked?;
         let instance = if ask.instance.is_empty() { self.rng.token(8) } else { ask.instance };
         let rooms =
             if ask.resume.is_empty() { None } else { self.resume.take(&ask.resume, app.id, &user, &instance, now) };
@@ -87,6 +87,7 @@ impl Hub {
             wire,
             ip,
             signed_in: self.clock.now(),
+            until,
             resume: self.rng.token(16),
             lane: Lane::default(),
         });
@@ -107,7 +108,7 @@ impl Hub {
     }
 
     /// Who this is: the app, the user, and that he may be on this platform.
-    async fn check(&self, ask: &client::SignIn) -> Result<(Arc<App>, UserId, Platform), Refusal> {
+    async fn check(&self, ask: &client::SignIn) -> Result<(Arc<App>, UserId, Platform, UnixMillis), Refusal> {
         if ask.sdkappid == 0 {
             return Err(Refusal::new(code::BAD_SDKAPPID, "sdkappid must be a positive integer"));
         }
@@ -123,7 +124,7 @@ impl Hub {
             return Err(Refusal::new(code::ACCOUNT_BAD_PARAM, "instance must be at most 64 printable ASCII bytes"));
         }
         let now = self.clock.now();
-        let issued_s = crate::sig::verify(&app, &user, &ask.usersig, now)?;
+        let (issued_s, until) = crate::sig::verify(&app, &user, &ask.usersig, now)?;
         let account = self.account(&app, &user).await?;
         if issued_s <= account.kick_time_s && account.kick_time_s > 0 {
             return Err(Refusal::new(code::SIG_REVOKED, "the UserSig was issued before the last kick"));
@@ -131,7 +132,7 @@ impl Hub {
         if account.blocked {
             return Err(Refusal::new(code::ACCOUNT_BLOCKED, "the account is blocked"));
         }
-        Ok((app, user, platform))
+        Ok((app, user, platform, until))
     }
 
     /// The account, made now if the app lets a first sign-in do that.
@@ -184,12 +185,14 @@ impl Hub {
 
     /// What follows a sign-in: interest in large groups, and the live rooms of the connection before.
     async fn settle(self: &Arc<Self>, at: ConnRef, session: Arc<Session>, rooms: Vec<GroupId>) {
-        self.interest.signed_in(self, at, &session).await;
-        for room in rooms {
-            if let Err(why) = self.rooms.join(self, at, &session, &room, "").await {
-                tracing::debug!(connection = %session.connection, code = why.code, "a live room was not taken up again");
+        let enter = async {
+            for room in rooms {
+                if let Err(why) = self.rooms.join(self, at, &session, &room, "").await {
+                    tracing::debug!(connection = %session.connection, code = why.code, "a live room was not taken up again");
+                }
             }
-        }
+        };
+        futures::join!(self.interest.signed_in(self, at, &session), enter);
     }
 
     /// Tells the session service that a session ended.
@@ -207,10 +210,15 @@ impl Hub {
         }
     }
 
-    /// Says again which connections there are; those that are no longer current are closed.
+    /// Says again which connections there are; those that are no longer current, or whose UserSig ended, are closed.
     pub(crate) async fn refresh(&self) {
+        let now = self.clock.now();
         let mut by_node = std::collections::BTreeMap::<_, Vec<wire_session::Session>>::new();
         for seat in self.all_seats() {
+            if seat.session.until <= now {
+                self.end(seat.at, End::kicked("userSigExpired", "")).await;
+                continue;
+            }
             if let Ok(node) = self.calls.session_node(seat.session.app, &seat.session.user) {
                 by_node.entry(node).or_default().push(seat.session.record());
             }

@@ -66,9 +66,10 @@ impl Shared {
         match self.hub.adopt(self, held).await {
             Ok(handle) => {
                 let origin = plan.origin.clone();
+                let members = plan.owner.iter().chain(plan.members.iter().map(|(user, _)| user)).cloned().collect();
                 let told = handle.call(move |group| {
                     Box::pin(async move {
-                        group.tell_created(&origin);
+                        group.tell_created(members, &origin);
                         Ok(())
                     })
                 });
@@ -271,9 +272,8 @@ impl Plan {
 }
 
 impl Group {
-    /// Tells owner and first members of their new group.
-    fn tell_created(&mut self, origin: &Origin) {
-        let members: Vec<UserId> = self.index.members().keys().cloned().collect();
+    /// Tells owner and first members of their new group; a community's index need not know them.
+    fn tell_created(&mut self, members: std::collections::BTreeSet<UserId>, origin: &Origin) {
         let owner = self.record().owner.clone();
         if let Some(owner) = &owner {
             let notice = self.notice(NoticeKind::Created, &origin.operator, json!({}));
@@ -282,7 +282,9 @@ impl Group {
         let others: Vec<UserId> = members.iter().filter(|user| Some(*user) != owner.as_ref()).cloned().collect();
         let notice = self.notice(NoticeKind::Invited, &origin.operator, json!({}));
         self.notify(&others, &notice);
-        self.changed(&members, "joined");
+        if !self.kind().is_live() {
+            self.changed(&members, "joined");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use linnet_cluster::{RouteKey, Service as Target};
 use linnet_proto::callback::callbacks_client::CallbacksClient;
 use linnet_proto::callback::{EnqueueRequest, Event};
 use linnet_proto::messages::messages_client::MessagesClient;
-use linnet_proto::messages::{TouchRequest, UnreadC2cRequest};
+use linnet_proto::messages::{TouchReply, TouchRequest, UnreadC2cRequest};
 use linnet_runtime::status;
 use linnet_store::logs::{LogHead, LogId};
 use linnet_types::{AppSettings, GroupType, Seq, UserId, code};
@@ -145,12 +145,12 @@ fn counts_unread(row: &Row) -> bool {
 }
 
 /// Asks the owner of `user` to change what the user keeps of a conversation. Answers whether a position moved.
-pub(crate) async fn touch(ctx: &Ctx, user: UserId, request: TouchRequest) -> Result<bool> {
+pub(crate) async fn touch(ctx: &Ctx, user: UserId, request: TouchRequest) -> Result<TouchReply> {
     let key = RouteKey::user(linnet_types::SdkAppId(request.app), &user);
     let rpc = ctx.cluster.for_owner(Target::MessageStore, key)?;
     let reply = MessagesClient::new(rpc).touch(status::with_deadline(request, CALL)).await;
     let reply = reply.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?;
-    Ok(reply.into_inner().moved)
+    Ok(reply.into_inner())
 }
 
 /// Whether any webhook that is on carries a total of unread messages.

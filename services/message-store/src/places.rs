@@ -86,12 +86,12 @@ impl Service {
             return Ok(ReadC2cReply::default());
         }
         let now = self.ctx.clock.now();
-        let moved = self.move_place(id, &head, &reader, format!("C2C:{peer}"), seq).await?;
-        if moved {
+        let place = self.move_place(id, &head, &reader, format!("C2C:{peer}"), seq).await?;
+        if place.moved {
             let origin = request.origin.unwrap_or_default();
             self.tell_read(id, &reader, &peer, seq, now, &origin).await?;
         }
-        Ok(ReadC2cReply { read_seq: seq })
+        Ok(ReadC2cReply { read_seq: place.read_seq })
     }
 
     /// The peer sees how far his messages are read, the reader's other devices that they are; the app too.
@@ -126,7 +126,7 @@ impl Service {
         Ok(())
     }
 
-    /// Moves the reader's position to `seq`; his owner writes it. Answers whether it moved.
+    /// Moves the reader's position to `seq`, never back; his owner writes it. Answers where it is.
     pub(crate) async fn move_place(
         &self,
         id: LogId,
@@ -134,7 +134,7 @@ impl Service {
         user: &UserId,
         key: String,
         seq: u64,
-    ) -> Result<bool> {
+    ) -> Result<TouchReply> {
         let (ord, own_seqs) = self.ord_at(id, head, user, seq).await?;
         let request = TouchRequest {
             app: id.app.0,
@@ -177,10 +177,11 @@ impl Service {
         let Some(head) = heads.into_iter().next().flatten() else { return Ok(ReadGroupReply::default()) };
         let seq = if request.seq == 0 { head.last_seq } else { request.seq.min(head.last_seq) };
         let key = format!("GROUP:{}", request.group_id);
-        if self.move_place(id, &head, &reader, key.clone(), seq).await? {
+        let place = self.move_place(id, &head, &reader, key.clone(), seq).await?;
+        if place.moved {
             self.tell_own(app, &reader, "read", &key, seq, &origin);
         }
-        Ok(ReadGroupReply { read_seq: seq })
+        Ok(ReadGroupReply { read_seq: place.read_seq })
     }
 
     /// Sets a group's unread count for one member.
@@ -207,7 +208,7 @@ impl Service {
         let app = SdkAppId(request.app);
         let key: ConversationKey = request.key.parse()?;
         let conv = ConvId(request.conv);
-        let mut first_moved = None;
+        let mut first = None;
         for name in &request.users {
             let touched = user(name)?;
             let _turn = self.turn(app, &touched).await;
@@ -216,16 +217,16 @@ impl Service {
             }
             let moved = if request.own_seqs.is_empty() && request.read.is_none() {
                 self.list(app, &touched, &key, conv, UnixMillis(request.time_ms)).await?;
-                false
+                TouchReply::default()
             } else {
                 self.place(app, touched, conv, &request).await?
             };
-            first_moved.get_or_insert(moved);
+            first.get_or_insert(moved);
         }
-        Ok(TouchReply { moved: first_moved.unwrap_or(false) })
+        Ok(first.unwrap_or_default())
     }
 
-    async fn place(&self, app: SdkAppId, user: UserId, conv: ConvId, request: &TouchRequest) -> Result<bool> {
+    async fn place(&self, app: SdkAppId, user: UserId, conv: ConvId, request: &TouchRequest) -> Result<TouchReply> {
         let old = self.ctx.positions.get(app, &user, conv).await?.unwrap_or_default();
         let mut place = Place::from(&old);
         let mut read_at = old.read_at;
@@ -240,7 +241,7 @@ impl Service {
         if place != Place::from(&old) {
             self.ctx.positions.set(app, &[Placed { user, conv, position: place.position(read_at) }]).await?;
         }
-        Ok(moved)
+        Ok(TouchReply { moved, read_seq: place.read_seq })
     }
 
     /// Stores a user's place; the caller has his turn.

@@ -149,6 +149,10 @@ impl Service {
             seqs.extend(self.find(id, key).await?);
         }
         self.delete_seqs(id, &head, &owner, &seqs).await?;
+        let origin = request.origin.unwrap_or_default();
+        for seq in seqs {
+            self.tell_own(app, &owner, "message_deleted", &format!("C2C:{peer}"), seq, &origin);
+        }
         Ok(out)
     }
 

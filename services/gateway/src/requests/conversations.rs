@@ -255,6 +255,7 @@ pub(super) async fn delete_messages(
         seqs: ask.seqs,
         msg_keys: Vec::new(),
         clear: false,
+        origin: Some(ctx.session.origin(ctx.hub.request_id())),
     };
     let mut owner = ctx.hub.calls.pair(ctx.session.app, &ctx.session.user, &peer)?;
     answer(owner.delete_for_user(ctx.hub.calls.ask(request)).await, code::C2C_INTERNAL)

@@ -365,11 +365,16 @@ impl Node {
     }
 
     pub(crate) fn sig(&self, user: &str) -> String {
+        self.sig_for(user, 3600)
+    }
+
+    /// One that ends after `expire_s`.
+    pub(crate) fn sig_for(&self, user: &str, expire_s: u64) -> String {
         let claims = Claims {
             app: SdkAppId(APP),
             identifier: user.into(),
             time_s: self.clock.now().secs(),
-            expire_s: 3600,
+            expire_s,
             userbuf: None,
         };
         sign(&claims, KEY)

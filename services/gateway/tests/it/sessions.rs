@@ -105,6 +105,17 @@ async fn the_session_service_can_kick_over_the_bus() {
 }
 
 #[tokio::test]
+async fn a_session_ends_with_its_usersig() {
+    let node = Node::start(Config { refresh: Period::ms(50), ..Config::default() }).await;
+    let mut options = node.options("alice");
+    options.usersig = node.sig_for("alice", 2);
+    let (_alice, mut events) = Client::connect(options, &node.tasks, node.rng.clone()).await.unwrap();
+    let (bob, _bobs) = node.client("bob").await;
+    assert_eq!(kicked(&mut events).await.reason, "userSigExpired");
+    bob.text("C2C:carol", "hi").await.expect("his is still good");
+}
+
+#[tokio::test]
 async fn a_connection_that_is_no_longer_current_is_closed_at_the_next_refresh() {
     let node = Node::start(Config { refresh: Period::ms(50), ..Config::default() }).await;
     let (_alice, mut events) = node.client("alice").await;

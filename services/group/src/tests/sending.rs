@@ -224,3 +224,14 @@ async fn a_community_with_topics_takes_no_messages_of_its_own() {
     let by_rest = world.send_message("@TGS#_topics", text_message("alice", "hi"), admin()).await;
     assert_eq!(code(by_rest), 10007);
 }
+
+#[tokio::test(start_paused = true)]
+async fn first_members_of_any_stored_group_are_told_of_it() {
+    let mut world = World::new(AppSettings::default()).await;
+    for (kind, id) in [("Work", "w"), ("Public", "p"), ("Meeting", "m"), ("Community", "@TGS#_c")] {
+        world.create(kind, id, "alice", &["bob"]).await;
+        let all = world.delivered().await;
+        assert_eq!(seen_by(&all, "alice"), ["notice 6", "changed joined"], "{kind}");
+        assert_eq!(seen_by(&all, "bob"), ["notice 7", "changed joined"], "{kind}");
+    }
+}

@@ -131,6 +131,15 @@ async fn what_one_side_deletes_the_other_keeps() {
     };
     let reply = world.pair("alice", "bob").delete_for_user(request.clone()).await.unwrap().into_inner();
     assert_eq!(reply.invalid_keys, ["nonsense"]);
+    // His other devices take it away too.
+    world
+        .record("deletion", |record, users| match &record.kind {
+            Some(record::Kind::Changed(changed)) if changed.what == "message_deleted" => {
+                Some(assert_eq!((changed.conv.as_str(), changed.seq, users), ("C2C:alice", 2, &["bob".to_owned()][..])))
+            }
+            _ => None,
+        })
+        .await;
     let page = world.history("bob", "alice").await;
     assert_whole(&page);
     assert_eq!(texts(&page), ["three", "one"]);
@@ -234,6 +243,27 @@ async fn one_to_one_unread_counts_add_up_and_reading_by_time_works() {
     };
     assert_eq!(world.pair("alice", "bob").read_c2c(request).await.unwrap().into_inner().read_seq, 1);
     assert_eq!(counts().await, (2, vec![1, 0, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_never_goes_back_and_the_answer_says_where_it_is() {
+    let mut world = World::new(28).await;
+    let _node = world.start("m1").await;
+    for text in ["one", "two", "three"] {
+        world.say("alice", "bob", text).await;
+    }
+    for (asked, stands) in [(2, 2), (1, 2), (3, 3), (99, 3), (0, 3)] {
+        let request = ReadC2cRequest {
+            app: APP,
+            reader: "bob".into(),
+            peer: "alice".into(),
+            seq: asked,
+            ..ReadC2cRequest::default()
+        };
+        let reply = world.pair("alice", "bob").read_c2c(request).await.unwrap().into_inner();
+        assert_eq!(reply.read_seq, stands, "asked for {asked}");
+    }
+    assert_eq!(world.unread("bob", "C2C:alice").await, 0);
 }
 
 /// Whatever was hidden, deleted, recalled or cleared: pages of any size in either direction cover all positions once, and
