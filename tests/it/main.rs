@@ -9,5 +9,6 @@ mod kill;
 mod live_room;
 mod playground;
 mod stop;
+mod third_party;
 mod usersig_libraries;
 mod webhooks;

@@ -135,7 +135,7 @@ fn message(hub: &Hub, session: &Session, send: client::Send, pair: bool, limit: 
     Ok(msg::Message {
         from: session.user.as_str().to_owned(),
         random: send.random,
-        msg_seq: if filled { hub.rng.u32().max(1) } else { send.msg_seq },
+        msg_seq: if filled { (hub.rng.u32() >> 1).max(1) } else { send.msg_seq },
         msg_seq_filled: filled,
         content_hash: content_hash(&send.body, &send.cloud_custom_data),
         body: send.body,

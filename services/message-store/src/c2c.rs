@@ -110,7 +110,8 @@ impl Service {
         (message.seq, message.ord, message.time_ms) = (0, 0, 0);
         message.content_hash = content_hash(&message.body, &message.cloud_custom_data);
         if message.msg_seq == 0 && !message.msg_seq_filled {
-            message.msg_seq = self.ctx.rng.u32();
+            // 31 bits: one published library reads it into a signed integer.
+            message.msg_seq = self.ctx.rng.u32() >> 1;
             message.msg_seq_filled = true;
         }
         if message.kind() == MessageKind::Unspecified {
