@@ -8,6 +8,7 @@ mod groups;
 mod kill;
 mod live_room;
 mod playground;
+mod protocol;
 mod stop;
 mod third_party;
 mod usersig_libraries;
