@@ -89,6 +89,8 @@ pub(super) struct Conversation {
     phase: Phase,
     registered_once: bool,
     tenure: u64,
+    /// Highest tenure heard of. An owner that answers a lower one was replaced and does not know it yet.
+    heard: u64,
     /// First number of this tenure that the stream brings.
     from: u64,
     line: Line<Batch>,
@@ -116,6 +118,7 @@ impl Conversation {
             phase: Phase::Registering,
             registered_once: false,
             tenure: 0,
+            heard: 0,
             from: 1,
             line: Line::new(1),
             early: Vec::new(),
@@ -233,6 +236,7 @@ impl Conversation {
     }
 
     async fn on_batch(&mut self, batch: Batch) -> Flow {
+        self.heard = self.heard.max(batch.tenure);
         if batch.tenure < self.tenure {
             self.inner.metrics.stale.inc();
             return Flow::On;
@@ -279,6 +283,7 @@ impl Conversation {
     /// A batch by name. While the group crosses the limit the same batch comes over the stream, and one of the two is
     /// handed on; which one is only known when the registration is answered.
     async fn on_direct(&mut self, batch: Batch) -> Flow {
+        self.heard = self.heard.max(batch.tenure);
         if batch.tenure < self.tenure {
             self.inner.metrics.stale.inc();
             return Flow::On;
@@ -314,6 +319,7 @@ impl Conversation {
     }
 
     fn on_last(&mut self, last: &LastNumber) {
+        self.heard = self.heard.max(last.tenure);
         if let Some(before) = self.before.iter_mut().find(|(tenure, _)| *tenure == last.tenure)
             && last.no >= before.1
         {
@@ -351,7 +357,7 @@ impl Conversation {
 
     async fn on_register_answer(&mut self, answer: Result<RegisterReply, Refusal>, checked: Vec<String>) -> Flow {
         match answer {
-            Ok(reply) if reply.tenure >= self.tenure => self.on_registered(reply, checked).await,
+            Ok(reply) if reply.tenure >= self.tenure.max(self.heard) => self.on_registered(reply, checked).await,
             Err(refusal) if refusal.retry_after_ms.is_none() && refusal.code != code::BUSY => {
                 for asker in self.asking.drain(..).chain(self.waiting.drain(..)) {
                     let _ = asker.send(Err(Error::Refused(refusal.clone())));
