@@ -14,6 +14,8 @@ use crate::gaps::{Gaps, Todo};
 use crate::options::Options;
 use crate::transport::Transport;
 
+/// Pause before an owner that knew less than was told is asked again.
+const BEHIND_PAUSE: Duration = Duration::from_millis(250);
 /// Group type of live rooms on the wire.
 const LIVE: &str = "AVChatRoom";
 
@@ -57,6 +59,8 @@ pub(crate) struct Session {
     next_id: u64,
     pending: HashMap<u64, Pending>,
     gaps: Gaps,
+    /// Conversations whose history is asked for again, and when; without a name, the sync.
+    again: Vec<(Instant, String)>,
     ping: Duration,
     signing_out: bool,
 }
@@ -73,6 +77,7 @@ impl Session {
             next_id: 1,
             pending: HashMap::new(),
             gaps: Gaps::default(),
+            again: Vec::new(),
             ping: Duration::from_secs(30),
             signing_out: false,
         }
@@ -191,6 +196,7 @@ impl Session {
     /// The connection is gone: sends stay to be repeated, other requests end.
     fn lost(&mut self) {
         self.gaps.lost();
+        self.again.clear();
         let pending = std::mem::take(&mut self.pending);
         for (id, entry) in pending {
             match entry {
@@ -221,7 +227,11 @@ impl Session {
         let patience = self.ping * 2 + Duration::from_secs(5);
         let mut deadline = Instant::now() + patience;
         loop {
+            let again = self.again.iter().map(|(at, _)| *at).min();
             let step = tokio::select! {
+                () = tokio::time::sleep_until(again.unwrap_or(deadline)), if again.is_some() => {
+                    self.ask_again(&mut transport).await
+                }
                 incoming = transport.next() => {
                     deadline = Instant::now() + patience;
                     match incoming {
@@ -332,15 +342,12 @@ impl Session {
             }
             Some(Pending::Gap { conv }) => {
                 let todo = match body {
+                    frame::Body::Page(page) if self.gaps.is_behind(&conv, &page) => {
+                        return self.later(conv, BEHIND_PAUSE);
+                    }
                     frame::Body::Page(page) => self.gaps.page(&conv, page),
                     frame::Body::Error(why) if why.retry_after_ms > 0 => {
-                        tokio::time::sleep(Duration::from_millis(why.retry_after_ms.min(1000).into())).await;
-                        self.gaps.lost();
-                        let again = self.gaps.resume();
-                        for (conv, todo) in again {
-                            self.act(transport, &conv, todo).await?;
-                        }
-                        return Ok(None);
+                        return self.later(conv, Duration::from_millis(why.retry_after_ms.min(1000).into()));
                     }
                     _ => self.gaps.refused(&conv),
                 };
@@ -351,8 +358,38 @@ impl Session {
         Ok(None)
     }
 
+    /// Asks for the history of `conv` again after a pause.
+    fn later(&mut self, conv: String, pause: Duration) -> Result<Option<End>> {
+        self.again.push((Instant::now() + pause, conv));
+        Ok(None)
+    }
+
+    /// Asks again what is due.
+    async fn ask_again(&mut self, transport: &mut Transport) -> Result<Option<End>> {
+        let now = Instant::now();
+        let due: Vec<_> = self.again.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, conv) in due {
+            if conv.is_empty() {
+                self.sync(transport).await?;
+                continue;
+            }
+            let todo = self.gaps.again(&conv);
+            self.act(transport, &conv, todo).await?;
+        }
+        Ok(None)
+    }
+
     async fn synced(&mut self, transport: &mut Transport, body: frame::Body) -> Result<()> {
-        let frame::Body::Synced(synced) = body else { return Ok(()) };
+        let synced = match body {
+            frame::Body::Synced(synced) => synced,
+            // Without it nothing would tell of what happened while away.
+            frame::Body::Error(why) if why.retry_after_ms > 0 => {
+                let pause = Duration::from_millis(why.retry_after_ms.min(1000).into());
+                self.again.push((Instant::now() + pause, String::new()));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         for found in &synced.conversations {
             if found.group_type == LIVE {
                 self.gaps.live(&found.conv);

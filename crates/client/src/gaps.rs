@@ -25,9 +25,15 @@ struct Stand {
     /// What came ahead of the gap; `None` is one's own message, which needs no showing.
     held: BTreeMap<u64, Option<Message>>,
     asking: bool,
+    /// Answers in a row of an owner that knew less than was told already.
+    behind: u32,
     /// Live rooms have holes by nature.
     holes: bool,
 }
+
+/// Such answers that are asked again; then they are believed. With the pauses between them longer than an owner that was
+/// replaced may answer from memory.
+const BEHIND: u32 = 40;
 
 /// What to do next.
 #[derive(Debug, Default, PartialEq)]
@@ -136,6 +142,21 @@ impl Gaps {
             sure = sure.max(stand.wanted());
         }
         stand.settle(sure, conv)
+    }
+
+    /// Whether a page comes from an owner that does not know yet what was told already, and is worth asking for again.
+    pub(crate) fn is_behind(&mut self, conv: &str, page: &Page) -> bool {
+        let Some(stand) = self.stands.get_mut(conv) else { return false };
+        let behind = page.head < stand.wanted() && stand.behind < BEHIND;
+        stand.behind = if behind { stand.behind + 1 } else { 0 };
+        behind
+    }
+
+    /// Asks again what was not answered.
+    pub(crate) fn again(&mut self, conv: &str) -> Todo {
+        let Some(stand) = self.stands.get_mut(conv) else { return Todo::default() };
+        stand.asking = false;
+        stand.advance(conv)
     }
 
     /// History was refused for good: what came is shown as it is. A later hole is asked for again, since who was removed

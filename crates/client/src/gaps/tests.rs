@@ -70,6 +70,20 @@ fn a_conversation_that_is_new_after_the_first_sync_is_read_from_its_beginning() 
 }
 
 #[test]
+fn an_answer_that_knows_less_than_was_told_is_asked_for_again_and_that_ends() {
+    let mut gaps = Gaps::default();
+    gaps.head("g", 3);
+    assert_eq!(range(&gaps.head("g", 5)), Some((4, 5)));
+    let stale = Page { covered_from: 4, covered_to: 4, head: 4, complete: true, ..Page::default() };
+    assert!(gaps.is_behind("g", &stale));
+    assert_eq!(range(&gaps.again("g")), Some((4, 5)));
+    let fresh = Page { head: 5, ..stale.clone() };
+    assert!(!gaps.is_behind("g", &fresh));
+    let tries = (0..1_000).take_while(|_| gaps.is_behind("g", &stale)).count();
+    assert_eq!(tries, BEHIND as usize);
+}
+
+#[test]
 fn another_generation_begins_anew() {
     let mut gaps = Gaps::default();
     let at = |head, generation| Conversation { conv: "g".into(), head, generation, ..Conversation::default() };
