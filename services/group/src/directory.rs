@@ -23,7 +23,7 @@ const CALL: std::time::Duration = std::time::Duration::from_secs(2);
 impl Shared {
     /// The groups of a user, by conversation.
     pub(crate) async fn joined(&self, request: JoinedRequest) -> Result<JoinedReply> {
-        use futures::StreamExt as _;
+        use futures::{StreamExt as _, TryStreamExt as _};
         let app = SdkAppId(request.app);
         let user = UserId::parse(&request.user)?;
         let kind = kind_filter(&request.r#type)?;
@@ -39,9 +39,9 @@ impl Shared {
         let shown = futures::stream::iter(page)
             .map(|group| self.show(app, &user, group, request.with_info))
             .buffered(AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect()
-            .await;
+            .filter_map(|shown| std::future::ready(shown.transpose()))
+            .try_collect()
+            .await?;
         Ok(JoinedReply { groups: shown, total })
     }
 
@@ -60,8 +60,15 @@ impl Shared {
         Ok(active)
     }
 
-    /// `None`: not a member any more, says the group itself.
-    async fn show(&self, app: SdkAppId, user: &UserId, joined: Joined, with_info: bool) -> Option<JoinedGroup> {
+    /// `None`: not a member any more, or no such group, says the group itself. One that cannot be asked now is not left
+    /// out: whoever asks would take it for one the user is not in.
+    async fn show(
+        &self,
+        app: SdkAppId,
+        user: &UserId,
+        joined: Joined,
+        with_info: bool,
+    ) -> Result<Option<JoinedGroup>> {
         let mut shown = JoinedGroup {
             group_id: joined.group.to_string(),
             conv: joined.conv.0,
@@ -72,11 +79,16 @@ impl Shared {
             ..JoinedGroup::default()
         };
         if with_info {
-            let info = self.info_of(app, &joined.group, user).await.ok()?;
+            let info = match self.info_of(app, &joined.group, user).await {
+                Ok(info) => info,
+                Err(refusal) if refusal.retry_after_ms.is_some() => return Err(refusal),
+                Err(_) => return Ok(None),
+            };
             shown.group = info.group;
-            shown.self_ = Some(info.self_?);
+            let Some(member) = info.self_ else { return Ok(None) };
+            shown.self_ = Some(member);
         }
-        Some(shown)
+        Ok(Some(shown))
     }
 
     async fn info_of(&self, app: SdkAppId, group: &GroupId, user: &UserId) -> Result<InfoReply> {
