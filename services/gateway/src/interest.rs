@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use linnet_proto::group;
 use linnet_types::{ConvId, GroupId, GroupType, Refusal, SdkAppId, code};
@@ -15,6 +16,10 @@ use crate::calls::answer;
 use crate::hub::{Hub, Seat};
 use crate::session::{ConnRef, Session};
 use crate::shard::Command;
+
+/// Pauses between questions that were not answered.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct Listed {
@@ -43,40 +48,40 @@ pub(crate) struct Interest {
 }
 
 impl Interest {
-    /// Lists a new connection under its user's large groups.
+    /// Lists a new connection under its user's large groups. Asks until it is answered or the connection has ended:
+    /// without the list it would be told nothing of these groups, not even that they went on.
     pub(crate) async fn signed_in(&self, hub: &Arc<Hub>, at: ConnRef, session: &Arc<Session>) {
+        let seat = Seat { at, session: Arc::clone(session) };
+        let listed = insist(hub, || hub.is_seated(&seat), || self.list(hub, &seat));
+        if listed.await.is_none() {
+            tracing::debug!(connection = %session.connection, "a connection ended before its groups were listed");
+        }
+    }
+
+    async fn list(&self, hub: &Arc<Hub>, seat: &Seat) -> Result<(), Refusal> {
+        let session = &seat.session;
         let ask = group::JoinedRequest {
             app: session.app.0,
             user: session.user.as_str().to_owned(),
             with_info: true,
             ..group::JoinedRequest::default()
         };
-        let joined = async {
-            let mut groups = hub.calls.any_group()?;
-            answer(groups.joined(hub.calls.ask(ask)).await, code::GROUP_INTERNAL)
-        };
-        let (joined, app) = match (joined.await, hub.app(session.app).await) {
-            (Ok(joined), Ok(app)) => (joined, app),
-            (Err(why), _) | (_, Err(why)) => {
-                // Its messages are in the log: the client's sync finds them, only the push is missing.
-                tracing::warn!(connection = %session.connection, code = why.code, "the groups of a user could not be listed");
-                return;
-            }
-        };
-        let seat = Seat { at, session: Arc::clone(session) };
+        let mut groups = hub.calls.any_group()?;
+        let joined = answer(groups.joined(hub.calls.ask(ask)).await, code::GROUP_INTERNAL)?;
+        let app = hub.app(session.app).await?;
         for found in joined.groups {
             let members = found.group.as_ref().map_or(0, |group| group.member_num);
             if is_large(&found.r#type, members, app.settings.small_group) {
-                self.enter(hub, &seat, found.conv, &GroupId::trusted(found.group_id)).await;
+                self.enter(hub, seat, found.conv, &GroupId::trusted(found.group_id)).await;
             }
         }
+        Ok(())
     }
 
     /// A user joined a group while connected.
     pub(crate) async fn joined(&self, hub: &Arc<Hub>, app: u32, user: &str, group: &GroupId) {
-        if let Err(why) = self.try_joined(hub, SdkAppId(app), user, group).await {
-            tracing::debug!(code = why.code, "a joined group could not be looked at");
-        }
+        let here = || hub.is_here(app, user);
+        insist(hub, here, || self.try_joined(hub, SdkAppId(app), user, group)).await;
     }
 
     async fn try_joined(&self, hub: &Arc<Hub>, app: SdkAppId, user: &str, group: &GroupId) -> Result<(), Refusal> {
@@ -237,6 +242,27 @@ impl Interest {
             }
         }
         added
+    }
+}
+
+/// Asks again, at growing distances, until there is an answer or nobody is `there` any more. A refusal for good is one.
+async fn insist<T, F>(hub: &Hub, there: impl Fn() -> bool, mut ask: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, Refusal>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let refusal = match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(refusal) => refusal,
+        };
+        let retry = refusal.retry_after_ms.is_some() || refusal.code == code::GROUP_INTERNAL;
+        tracing::debug!(code = refusal.code, retry, "the groups of a user could not be looked at");
+        if !retry || !there() {
+            return None;
+        }
+        tokio::time::sleep(hub.rng.jitter(pause)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) refuse: HashMap<String, Refusal>,
     pub(crate) slow: HashMap<String, Duration>,
     pub(crate) joined: Vec<group::JoinedGroup>,
+    /// Questions for the groups of a user that are not answered yet.
+    pub(crate) joined_busy: u32,
     pub(crate) live: Option<delivery::LiveState>,
     frames: u64,
 }
@@ -302,7 +304,12 @@ fn group_service(world: &Arc<Mutex<World>>) -> Router {
     });
     let (w1, w2, w3, w4) = (Arc::clone(world), Arc::clone(world), Arc::clone(world), Arc::clone(world));
     let router = method(router, "/linnet.group.v1.Groups/Joined", move |_: group::JoinedRequest| {
-        now(Ok(group::JoinedReply { groups: w1.lock().joined.clone(), total: 0 }))
+        let mut world = w1.lock();
+        if world.joined_busy > 0 {
+            world.joined_busy -= 1;
+            return now(Err(refusal(Some(100))));
+        }
+        now(Ok(group::JoinedReply { groups: world.joined.clone(), total: 0 }))
     });
     let router = method(router, "/linnet.group.v1.Groups/Send", move |ask: group::SendRequest| {
         let sent = ask.message.clone().expect("a message");

@@ -196,6 +196,16 @@ fn large_group() -> group::JoinedGroup {
 }
 
 #[tokio::test]
+async fn the_large_groups_of_a_user_are_asked_for_until_they_are_told() {
+    let node = Node::start(Config::default()).await;
+    node.world.lock().joined = vec![large_group()];
+    node.world.lock().joined_busy = 2;
+    let (_alice, _events) = node.client("alice").await;
+    eventually("she is listed", || node.metrics.value("linnet_gateway_listed") == Some(1.0)).await;
+    assert_eq!(node.world.lock().joined_busy, 0);
+}
+
+#[tokio::test]
 async fn members_of_a_large_group_get_its_batches_and_a_kicked_one_nothing_after_the_kick() {
     let node = Node::start(Config::default()).await;
     node.world.lock().joined = vec![large_group()];
