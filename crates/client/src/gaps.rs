@@ -25,6 +25,8 @@ struct Stand {
     /// What came ahead of the gap; `None` is one's own message, which needs no showing.
     held: BTreeMap<u64, Option<Message>>,
     asking: bool,
+    /// Last position of the question before; more may be wanted by the time it is answered.
+    asked_to: u64,
     /// Answers in a row of an owner that knew less than was told already.
     behind: u32,
     /// Live rooms have holes by nature.
@@ -139,7 +141,7 @@ impl Gaps {
         // Every answer moves the position: what it covers, what is no longer there, or all that was wanted.
         let mut sure = page.covered_to.max(page.first_seq.saturating_sub(1));
         if page.complete || sure <= asked {
-            sure = sure.max(stand.wanted());
+            sure = sure.max(stand.asked_to);
         }
         stand.settle(sure, conv)
     }
@@ -147,7 +149,7 @@ impl Gaps {
     /// Whether a page comes from an owner that does not know yet what was told already, and is worth asking for again.
     pub(crate) fn is_behind(&mut self, conv: &str, page: &Page) -> bool {
         let Some(stand) = self.stands.get_mut(conv) else { return false };
-        let behind = page.head < stand.wanted() && stand.behind < BEHIND;
+        let behind = page.head < stand.asked_to && stand.behind < BEHIND;
         stand.behind = if behind { stand.behind + 1 } else { 0 };
         behind
     }
@@ -226,7 +228,7 @@ impl Stand {
         }
         let wanted = self.wanted();
         let ask = (wanted > self.seq && !self.asking && !self.holes).then(|| {
-            self.asking = true;
+            (self.asking, self.asked_to) = (true, wanted);
             History { conv: conv.to_owned(), from_seq: self.seq + 1, to_seq: wanted, ascending: true, limit: PAGE }
         });
         Todo { show, ask }

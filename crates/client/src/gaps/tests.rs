@@ -31,6 +31,18 @@ fn a_hole_is_closed_before_what_follows_is_shown() {
 }
 
 #[test]
+fn what_is_told_while_a_question_is_out_is_not_taken_as_answered() {
+    let mut gaps = Gaps::default();
+    gaps.head("g", 3);
+    assert_eq!(range(&gaps.head("g", 4)), Some((4, 4)));
+    gaps.head("g", 6);
+    let page =
+        Page { messages: vec![message(4)], covered_from: 4, covered_to: 4, head: 6, complete: true, ..Page::default() };
+    let todo = gaps.page("g", page);
+    assert_eq!((shown(&todo), range(&todo)), (vec![4], Some((5, 6))));
+}
+
+#[test]
 fn ones_own_messages_are_no_holes() {
     let mut gaps = Gaps::default();
     gaps.head("g", 3);
