@@ -32,10 +32,13 @@ impl Gate {
     }
 }
 
+/// Table and partition key.
+type Place = (&'static str, Bytes);
+
 /// Highest epoch seen in the guard of each partition that was written.
 #[derive(Clone, Default)]
 pub(crate) struct Guards {
-    seen: Arc<Mutex<BTreeMap<(&'static str, Bytes), (Table, u64)>>>,
+    seen: Arc<Mutex<BTreeMap<Place, (Table, u64)>>>,
 }
 
 impl Guards {
