@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use linnet_testkit::{Server, Socket, eventually};
+use linnet_testkit::{Server, Socket, eventually, text_body};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,6 +19,8 @@ async fn viewers_receive_and_the_rate_is_told_truthfully() -> Result<()> {
     let mut host = Socket::sign_in(&server, "host", "Web").await?;
     let mut v1 = Socket::sign_in(&server, "v1", "Web").await?;
     let mut v2 = Socket::sign_in(&server, "v2", "Web").await?;
+    let request = json!({ "conv": "GROUP:live", "random": 1, "body": text_body("from outside") });
+    assert_eq!(v1.refused("send", request).await?, 10007, "not in the room");
     for viewer in [&mut host, &mut v1, &mut v2] {
         let joined = viewer.ask("group_join", json!({ "group_id": "live" })).await?;
         assert_eq!(joined["status"], "joined", "{joined}");

@@ -286,6 +286,11 @@ impl Rooms {
         state.by_group.remove(&(app, group));
     }
 
+    /// Whether the room has viewers here; [`Rooms::gate`] has then checked that the sender is one of them.
+    pub(crate) fn knows(&self, app: SdkAppId, group: &GroupId) -> bool {
+        self.find(app, group).is_some()
+    }
+
     /// Whether the connection may say this in the room, and whether this gateway's share of the rate has place for it.
     /// Groups with no room here are their owner's business.
     pub(crate) async fn gate(

@@ -95,8 +95,9 @@ async fn deliver(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Resul
             if hub.rooms.gate(hub, session, &group, &message).await? == Verdict::Shed {
                 return Ok(shaped(hub, conv, random));
             }
-            let ask =
-                group::SendRequest { app: app.0, group_id: group.as_str().to_owned(), message: Some(message), origin };
+            let viewer = hub.rooms.knows(session.app, &group);
+            let group_id = group.as_str().to_owned();
+            let ask = group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer };
             let mut owner = hub.calls.group(app, &group)?;
             answer(owner.send(hub.calls.ask(ask)).await, code::GROUP_INTERNAL)?
         }

@@ -62,13 +62,7 @@ impl Shared {
 
     /// `None`: not a member any more, or no such group, says the group itself. One that cannot be asked now is not left
     /// out: whoever asks would take it for one the user is not in.
-    async fn show(
-        &self,
-        app: SdkAppId,
-        user: &UserId,
-        joined: Joined,
-        with_info: bool,
-    ) -> Result<Option<JoinedGroup>> {
+    async fn show(&self, app: SdkAppId, user: &UserId, joined: Joined, with_info: bool) -> Result<Option<JoinedGroup>> {
         let mut shown = JoinedGroup {
             group_id: joined.group.to_string(),
             conv: joined.conv.0,

@@ -75,6 +75,10 @@ impl Shared {
         if let Err(refusal) = prepare(&mut message, &origin, kind, &app.settings) {
             return Ok((Err(refusal), false, kind));
         }
+        // Viewers are known to their gateways only.
+        if kind.is_live() && !request.viewer && !origin.admin {
+            return Ok((Err(no_right("the sender is not in the room")), false, kind));
+        }
         let token = Token {
             conv: handle.conv,
             from: UserId::trusted(message.from.as_str()),

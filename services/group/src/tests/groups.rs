@@ -411,6 +411,7 @@ async fn an_owner_that_was_replaced_stores_and_changes_nothing() {
         group_id: "g".into(),
         message: Some(text_message("bob", "late")),
         origin: Some(by("bob")),
+        viewer: false,
     };
     let refused = done(old.send(late).await);
     assert!(refused.is_err(), "{refused:?}");

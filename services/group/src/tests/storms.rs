@@ -97,8 +97,13 @@ impl Storm {
         for n in 0..EACH {
             let mut message = text_message(&from, &format!("{from}-{n}"));
             message.random = n;
-            let request =
-                SendRequest { app: APP.0, group_id: "g".into(), message: Some(message), origin: Some(by(&from)) };
+            let request = SendRequest {
+                app: APP.0,
+                group_id: "g".into(),
+                message: Some(message),
+                origin: Some(by(&from)),
+                viewer: false,
+            };
             let sent = self.until_done(|mut groups| {
                 let request = request.clone();
                 async move { groups.send(request).await }
@@ -117,8 +122,13 @@ impl Storm {
         for n in 0.. {
             let mut message = text_message("villain", &format!("villain-{n}"));
             message.random = n;
-            let request =
-                SendRequest { app: APP.0, group_id: "g".into(), message: Some(message), origin: Some(by("villain")) };
+            let request = SendRequest {
+                app: APP.0,
+                group_id: "g".into(),
+                message: Some(message),
+                origin: Some(by("villain")),
+                viewer: false,
+            };
             let sent = self.until_done(|mut groups| {
                 let request = request.clone();
                 async move { groups.send(request).await }
