@@ -23,8 +23,8 @@ use crate::dedup::{Done, Seen, Table, Token};
 const SHARDS: usize = 16;
 /// Sends in flight on this node, webhooks included.
 const PENDING: usize = 64 * 1024;
-/// Sends in flight of one sender in one conversation.
-const PENDING_PER_SENDER: usize = 64;
+/// Sends in flight of one sender in one conversation; what one connection may have in flight (`gateway.sends_per_connection`).
+const PENDING_PER_SENDER: usize = 256;
 /// Remembered outcomes on this node (about 200 bytes each).
 const DONE: usize = 1024 * 1024;
 /// Longer than the longest `webhook.timeout_ms`, so that the app's failure policy decides and not this.

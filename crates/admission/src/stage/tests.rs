@@ -152,10 +152,10 @@ async fn one_sender_has_a_bound() {
     let mut script = Script::default();
     script.answers.insert("a".into(), (Duration::from_secs(1), callback::BeforeReply::default()));
     let (stage, log) = (admission(Arc::new(script)), Log::default());
-    let sends = (0..70).map(|random| stage.admit(admit("a", random, "x"), log.take()));
+    let sends = (0..300).map(|random| stage.admit(admit("a", random, "x"), log.take()));
     let outcomes = futures::future::join_all(sends).await;
     let refused = outcomes.iter().filter(|o| o.as_ref().is_err_and(|r| r.code == code::BUSY)).count();
-    assert_eq!((refused, log.bodies().len()), (70 - PENDING_PER_SENDER, PENDING_PER_SENDER));
+    assert_eq!((refused, log.bodies().len()), (300 - PENDING_PER_SENDER, PENDING_PER_SENDER));
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,14 +132,15 @@ async fn what_one_side_deletes_the_other_keeps() {
     let reply = world.pair("alice", "bob").delete_for_user(request.clone()).await.unwrap().into_inner();
     assert_eq!(reply.invalid_keys, ["nonsense"]);
     // His other devices take it away too.
-    world
+    let told = world
         .record("deletion", |record, users| match &record.kind {
             Some(record::Kind::Changed(changed)) if changed.what == "message_deleted" => {
-                Some(assert_eq!((changed.conv.as_str(), changed.seq, users), ("C2C:alice", 2, &["bob".to_owned()][..])))
+                Some((changed.conv.clone(), changed.seq, users.to_vec()))
             }
             _ => None,
         })
         .await;
+    assert_eq!(told, ("C2C:alice".to_owned(), 2, vec!["bob".to_owned()]));
     let page = world.history("bob", "alice").await;
     assert_whole(&page);
     assert_eq!(texts(&page), ["three", "one"]);
