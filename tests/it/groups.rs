@@ -173,3 +173,31 @@ async fn tenants_do_not_see_each_other() -> Result<()> {
     assert_eq!(socket.refused("sign_in", request).await?, 70014);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_a_kill_gets_the_first_answer_also_of_a_recalled_message() -> Result<()> {
+    let mut server = Server::start()?;
+    let rest = server.rest();
+    rest.import(&["alice", "bob"]).await;
+    rest.ok(
+        "group_open_http_svc/create_group",
+        json!({ "Type": "Public", "Name": "g", "GroupId": "g", "Owner_Account": "alice" }),
+    )
+    .await;
+    let send = |random: u32| json!({ "GroupId": "g", "From_Account": "alice", "Random": random, "MsgBody": text_body("once") });
+    let pair = json!({ "From_Account": "alice", "To_Account": "bob", "MsgRandom": 1, "MsgSeq": 1, "MsgBody": text_body("once") });
+    let kept = rest.ok("group_open_http_svc/send_group_msg", send(1)).await;
+    let recalled = rest.ok("group_open_http_svc/send_group_msg", send(2)).await;
+    let recall = json!({ "GroupId": "g", "MsgSeqList": [{ "MsgSeq": recalled["MsgSeq"] }] });
+    rest.ok("group_open_http_svc/group_msg_recall", recall).await;
+    let first = rest.ok("openim/sendmsg", pair.clone()).await;
+    server.kill()?;
+    server.restart()?;
+    let rest = server.rest();
+    for (random, before) in [(1, kept), (2, recalled)] {
+        let again = rest.ok("group_open_http_svc/send_group_msg", send(random)).await;
+        assert_eq!(again["MsgSeq"], before["MsgSeq"]);
+    }
+    assert_eq!(rest.ok("openim/sendmsg", pair).await["MsgKey"], first["MsgKey"]);
+    Ok(())
+}

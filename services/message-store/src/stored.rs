@@ -120,6 +120,8 @@ impl Row {
         let body = Body::decode(body).unwrap_or_default();
         let mut message = body.message.unwrap_or_else(|| bare(&head));
         (message.seq, message.ord, message.time_ms) = (seq.0, head.ord, head.time_ms);
+        // Also of what was revoked: a retry of it is still the same message.
+        message.content_hash = hash_of(&head);
         if let Some(revision) = revision {
             message.version = revision.version;
             if let Some(revoke) = revision.revoke {
@@ -137,6 +139,10 @@ impl Row {
             failed: body.failed,
         }
     }
+}
+
+fn hash_of(head: &MessageHead) -> u32 {
+    u32::try_from(head.content_hash & u64::from(u32::MAX)).expect("masked to 32 bits")
 }
 
 /// What the head alone says of a message.
@@ -191,7 +197,7 @@ pub(crate) fn token(conv: ConvId, head: &MessageHead) -> Token {
         msg_seq: if head.msg_seq_filled { None } else { head.msg_seq },
         random: head.random,
         // The hash of a message has 32 bits; the column is wider.
-        hash: u32::try_from(head.content_hash & u64::from(u32::MAX)).expect("masked to 32 bits"),
+        hash: hash_of(head),
     }
 }
 
