@@ -20,7 +20,7 @@ test *ARGS="--workspace":
 
 # Seeded simulations only; SEED replays one.
 sim SEED="":
-    {{ if SEED == "" { "" } else { "LINNET_SEED=" + SEED } }} cargo test --locked -p linnet-tests sim -- --nocapture
+    {{ if SEED == "" { "" } else { "SEED=" + SEED } }} cargo test --locked -p linnet-tests --test sim -- --nocapture
 
 # Licences, bans, sources and advisories; needs cargo-deny. Its core is in the tests of linnet-runtime.
 deny:
@@ -38,5 +38,6 @@ load *ARGS:
 docs:
     cargo run --locked -q -p linnet -- config docs > docs/config.md
 
-# What a change must pass.
-ci: lint test
+# What a change must pass; the same as `.ci/run`.
+ci:
+    .ci/run
