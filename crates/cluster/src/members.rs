@@ -17,13 +17,25 @@ pub struct Node {
     pub id: NodeId,
     /// Services it answers for.
     pub services: Vec<Service>,
+    /// Which life of that node this is: higher with every start.
+    pub incarnation: u64,
+    /// Where it answers calls, `host:port`; empty for a node of this process.
+    pub address: String,
+    /// What its build can do beyond the first protocol, by name; a record of a new kind is sent once every node names it.
+    pub capabilities: Vec<String>,
 }
 
 impl Node {
-    /// A node that runs `services`.
+    /// A node of this process that runs `services`.
     #[must_use]
     pub fn new(id: NodeId, services: impl IntoIterator<Item = Service>) -> Self {
-        Self { id, services: services.into_iter().collect() }
+        Self {
+            id,
+            services: services.into_iter().collect(),
+            incarnation: 0,
+            address: String::new(),
+            capabilities: Vec::new(),
+        }
     }
 }
 
@@ -55,6 +67,12 @@ impl Snapshot {
     #[must_use]
     pub fn lives(&self, node: &NodeId) -> bool {
         self.nodes.contains_key(node)
+    }
+
+    /// A live node.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+        self.nodes.get(id)
     }
 
     /// Every live node.

@@ -1,0 +1,2 @@
+//! Offline push: devices and tokens, what a receiver wants, plans, and delivery to providers.
+#![warn(missing_docs)]
