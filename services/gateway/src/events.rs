@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use linnet_proto::delivery::record;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::session::{Ended, Session};
@@ -22,7 +22,7 @@ const BACKLOG: usize = 1024;
 const ON_THE_WAY: usize = 4096;
 
 /// Something worth a line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A device signed in.

@@ -3,20 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures::StreamExt as _;
 use linnet_cluster::{Cluster, RouteKey, Service};
-use linnet_gateway::{Event, Gateway};
 use linnet_proto::account::{self, accounts_client::AccountsClient};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
-use linnet_proto::group::{self, groups_client::GroupsClient};
-use linnet_proto::messages::{self, messages_client::MessagesClient};
 use linnet_runtime::config::Secret;
 use linnet_runtime::{Clock, status};
 use linnet_store::{Store, inspect};
@@ -24,21 +19,22 @@ use linnet_types::{AppSettings, Refusal, SdkAppId, UnixMillis, code};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{broadcast, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::node::Recovered;
 
+mod overview;
+mod watch;
+
+pub(crate) use watch::webhook_line;
+
 const CALL: Duration = Duration::from_secs(5);
-/// Lines of events a slow watcher may be behind.
-const BEHIND: usize = 256;
 
 /// What the surface reads.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) cluster: Cluster,
-    pub(crate) store: Store,
-    pub(crate) gateway: Gateway,
+    /// `None` on a node whose roles keep nothing.
+    pub(crate) store: Option<Store>,
     pub(crate) clock: Clock,
     pub(crate) token: Secret,
     pub(crate) started: UnixMillis,
@@ -86,8 +82,8 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/admin/v1/webhooks/{app}/replay", post(replay))
         .route("/admin/v1/webhooks/{app}/test", post(try_webhook))
         .route("/admin/v1/webhooks/{app}/stats", get(webhook_stats))
-        .route("/admin/v1/events", get(events))
-        .route("/admin/v1/status", get(overview))
+        .route("/admin/v1/events", get(watch::events))
+        .route("/admin/v1/status", get(overview::overview))
         .route("/admin/v1/inspect/tables", get(tables))
         .route("/admin/v1/inspect/{table}", get(rows))
         .fallback(|| async { Problem(StatusCode::NOT_FOUND, Refusal::new(code::UNKNOWN_COMMAND, "no such path")) })
@@ -247,204 +243,6 @@ async fn webhook_counts(admin: &Admin, app: u32) -> Result<Value, Problem> {
     }))
 }
 
-#[derive(Deserialize, Default, Clone)]
-#[serde(default)]
-struct Wanted {
-    /// 0 = every app.
-    app: u32,
-    /// `C2C:alice:bob` or `GROUP:id`.
-    conv: String,
-    user: String,
-    /// `message`, `webhook`, `drop`, `session`, separated by commas; empty = all.
-    kinds: String,
-}
-
-impl Wanted {
-    fn kind(&self, kind: &str) -> bool {
-        self.kinds.is_empty() || self.kinds.split(',').any(|wanted| wanted == kind)
-    }
-
-    /// One gateway event as a line, if it is wanted.
-    fn line(&self, event: &Event) -> Option<Value> {
-        let mut line = serde_json::to_value(event).ok()?;
-        let (app, kind) = match event {
-            Event::SignedIn { app, user, .. } | Event::SignedOut { app, user, .. } => {
-                if !self.conv.is_empty() || !(self.user.is_empty() || self.user == *user) {
-                    return None;
-                }
-                (*app, "session")
-            }
-            Event::Message { app, from, to, outcome, .. } => {
-                let conv = match self.conv.split_once(':') {
-                    Some(("C2C", pair)) => {
-                        pair.split_once(':').is_some_and(|(a, b)| (a, b) == (from, to) || (b, a) == (from, to))
-                    }
-                    Some(("GROUP", group)) => group == to,
-                    _ => true,
-                };
-                if !conv || !(self.user.is_empty() || self.user == *from || self.user == *to) {
-                    return None;
-                }
-                (*app, if outcome == "shaped" { "drop" } else { "message" })
-            }
-        };
-        if !self.kind(kind) || (self.app != 0 && self.app != app) {
-            return None;
-        }
-        let fields = line.as_object_mut()?;
-        fields.insert("kind".to_owned(), json!(kind));
-        fields.insert("line".to_owned(), json!(event.to_string()));
-        Some(line)
-    }
-}
-
-/// One webhook delivery as watchers see it.
-pub(crate) fn webhook_line(event: callback::WatchEvent) -> Value {
-    let answer = String::from_utf8_lossy(&event.answer).into_owned();
-    let mut line = event_json(event.event);
-    if let Some(fields) = line.as_object_mut() {
-        fields.insert("kind".to_owned(), json!("webhook"));
-        fields.insert("url".to_owned(), json!(event.url));
-        fields.insert("http_status".to_owned(), json!(event.http_status));
-        fields.insert("verdict".to_owned(), json!(event.verdict));
-        fields.insert("took_ms".to_owned(), json!(event.took_ms));
-        fields.insert("attempt".to_owned(), json!(event.attempt));
-        fields.insert("answer".to_owned(), json!(answer));
-    }
-    line
-}
-
-/// Lines as they happen, one JSON object each; ends when the caller goes. A slow caller misses lines.
-async fn events(State(admin): Shared, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
-    let mut gateway = admin.gateway.events();
-    let request = tonic::Request::new(callback::WatchRequest { app: wanted.app });
-    let mut webhooks = callbacks(&admin)?.watch(request).await?.into_inner();
-    let (lines, body) = mpsc::channel::<Result<String, std::convert::Infallible>>(BEHIND);
-    let watch = async move {
-        loop {
-            let line = tokio::select! {
-                event = gateway.recv() => match event {
-                    Ok(event) => wanted.line(&event),
-                    Err(broadcast::error::RecvError::Lagged(_)) => None,
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
-                event = webhooks.next() => match event {
-                    Some(Ok(event)) if wanted.kind("webhook") => Some(webhook_line(event)),
-                    Some(_) => None,
-                    None => return,
-                },
-                () = lines.closed() => return,
-            };
-            if let Some(line) = line
-                && lines.send(Ok(format!("{line}\n"))).await.is_err()
-            {
-                return;
-            }
-        }
-    };
-    let stream = ReceiverStream::new(body);
-    let driven = futures::stream::select(stream, futures::stream::once(watch).filter_map(|()| async { None }));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(driven)).into_response())
-}
-
-/// Everything about this node at one glance, with the accounting laws term by term.
-async fn overview(State(admin): Shared) -> Answer {
-    let messages = MessagesClient::new(admin.cluster.any(Service::MessageStore)?);
-    let owner = { messages }.stats(status::with_deadline(messages::StatsRequest {}, CALL)).await?.into_inner();
-    let groups = GroupsClient::new(admin.cluster.any(Service::Group)?);
-    let group = { groups }.stats(status::with_deadline(group::StatsRequest {}, CALL)).await?.into_inner();
-    let gateway = admin.gateway.stats();
-    let c2c = Law::of([
-        ("arrived", owner.arrived),
-        ("stored", owner.stored),
-        ("published_only", owner.published_only),
-        ("shaped", owner.shaped),
-        ("refused", owner.refused),
-        ("dropped_by_webhook", owner.dropped_by_webhook),
-        ("duplicate", owner.duplicate),
-        ("unknown_outcome", owner.unknown_outcome),
-        ("pending", owner.pending),
-    ]);
-    let groups = Law::of([
-        ("arrived", group.arrived),
-        ("stored", group.stored),
-        ("published_only", group.published_only),
-        ("shaped", group.shaped),
-        ("refused", group.refused),
-        ("dropped_by_webhook", group.dropped_by_webhook),
-        ("duplicate", group.duplicate),
-        ("unknown_outcome", group.unknown_outcome),
-        ("pending", group.pending),
-    ]);
-    let delivered = Law::of([
-        ("receivers_at_arrival", gateway.receivers_at_arrival),
-        ("written", gateway.written),
-        ("collapsed", gateway.collapsed),
-        ("dropped", gateway.dropped),
-        ("connection_closed", gateway.connection_closed),
-        ("pending", gateway.pending),
-    ]);
-    let link = Links::of(&group, &owner, admin.gateway.link());
-    let unaccounted = c2c.gap() + groups.gap() + delivered.gap();
-    let webhooks = webhook_counts(&admin, 0).await?;
-    Ok(Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "node": admin.cluster.me().as_str(),
-        "uptime_s": admin.clock.now().since(admin.started) / 1000,
-        "ready_ms": admin.ready_ms,
-        "recovered": admin.recovered,
-        "connections": gateway.connections,
-        "online": gateway.signed_in,
-        "frames_in": gateway.frames_in,
-        "frames_out": gateway.frames_out,
-        "bytes_out": gateway.bytes_out,
-        "open_logs": owner.open_logs,
-        "active_groups": group.active_groups,
-        "laws": {
-            "owner_c2c": c2c.shown(), "owner_group": groups.shown(), "gateway": delivered.shown(),
-            "link_batches": link.batches, "link_frames": link.frames,
-        },
-        "unaccounted": unaccounted,
-        "webhooks": webhooks,
-    })))
-}
-
-/// One accounting law: the first term equals the sum of the others.
-struct Law<const N: usize>([(&'static str, u64); N]);
-
-impl<const N: usize> Law<N> {
-    fn of(terms: [(&'static str, u64); N]) -> Self {
-        Self(terms)
-    }
-    /// How far it is from exact.
-    fn gap(&self) -> u64 {
-        let sum: u64 = self.0[1..].iter().map(|(_, value)| value).sum();
-        self.0[0].1.abs_diff(sum)
-    }
-    fn shown(&self) -> Value {
-        Value::Object(self.0.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect())
-    }
-}
-
-/// The link law: sent = received + reported missing, plus what is on its way at this moment, which is why a gap here is
-/// no loss until the streams are quiet. In one process no gateway dies alone.
-struct Links {
-    batches: Value,
-    frames: Value,
-}
-
-impl Links {
-    fn of(group: &group::StatsReply, owner: &messages::StatsReply, gateway: Option<linnet_gateway::LinkCount>) -> Self {
-        let terms = |sent: u64, received: u64, missing: u64| json!({ "sent": sent, "received": received, "reported_missing": missing });
-        let (batches, frames, missing_batches, missing_frames) =
-            gateway.map_or((0, 0, 0, 0), |link| (link.batches, link.frames, link.missing_batches, link.missing_frames));
-        Self {
-            batches: terms(group.link_sent + owner.link_sent, batches, missing_batches),
-            frames: terms(group.link_frames + owner.link_frames, frames, missing_frames),
-        }
-    }
-}
-
 async fn tables() -> Json<Value> {
     Json(json!({ "tables": inspect::tables() }))
 }
@@ -460,7 +258,12 @@ struct Key {
 async fn rows(State(admin): Shared, Path(table): Path<String>, Query(key): Query<Key>) -> Answer {
     let parts: Vec<String> = key.key.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect();
     let limit = if key.limit == 0 { 100 } else { key.limit.min(10_000) };
-    let found = inspect::inspect(&admin.store, &table, &parts, limit).await;
+    let Some(store) = &admin.store else {
+        let why =
+            "this node keeps no rows; ask an api node, or one that runs account, group, message-store or callback";
+        return Err(Refusal::new(code::ACCOUNT_BAD_PARAM, why).into());
+    };
+    let found = inspect::inspect(store, &table, &parts, limit).await;
     let internal = |error: linnet_store::Error| Refusal::new(code::ACCOUNT_INTERNAL, error.to_string());
     let Some(partitions) = found.map_err(internal)? else {
         let why = format!("no table {table}; there are {}", inspect::tables().join(", "));

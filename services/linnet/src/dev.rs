@@ -13,10 +13,12 @@ use linnet_runtime::{Clock, Rng, status, telemetry};
 use linnet_types::{SdkAppId, code};
 use serde_json::json;
 
+use crate::config::Config;
 use crate::http;
-use crate::node::{Config, Node};
+use crate::node::Node;
 use crate::output::{Exit, Failure};
 use crate::play::{self, Play};
+use crate::roles::Roles;
 use crate::target::{Common, DevFile};
 use crate::tls;
 
@@ -83,7 +85,7 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
     let tls = if args.tls { Some(tls::private(&data, &args.tls_name, clock.now())?) } else { None };
     let file = dev_file(common, &data, address, tls.as_ref().map(|tls| tls.ca.clone()))?;
 
-    let node = Node::start(&config, &data, clock).await?;
+    let node = Node::start(&config, &Roles::all(), &data, clock).await?;
     tenant(&node, &file).await?;
     if args.seed == Seed::Demo {
         people(&node, file.sdkappid).await?;
@@ -100,11 +102,11 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
     });
     let site = node.site(Secret::new(file.token.clone()), begun, Some(play), false);
     let ready_ms = site.ready_ms;
-    let mut lines = node.gateway.events();
+    let lines = node.gateway.as_ref().map(linnet_gateway::Gateway::events);
     let http = http::serve(listener, tls.map(|tls| tls.config), site, &node.tasks);
     file.save(&data)?;
     announce(common, &file, &data, fresh, link_token.as_deref(), ready_ms)?;
-    if !common.json && !common.quiet {
+    if let Some(mut lines) = lines.filter(|_| !common.json && !common.quiet) {
         node.tasks.spawn("dev.lines", async move {
             loop {
                 match lines.recv().await {

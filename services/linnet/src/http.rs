@@ -32,8 +32,10 @@ const PLAIN_CONNECTIONS: usize = 8192;
 /// What the port serves.
 #[derive(Clone)]
 pub(crate) struct Site {
-    pub(crate) api: Router,
-    pub(crate) gateway: Gateway,
+    /// With the role `api`.
+    pub(crate) api: Option<Router>,
+    /// With the role `gateway`.
+    pub(crate) gateway: Option<Gateway>,
     pub(crate) admin: Router,
     pub(crate) ops: Router,
     /// Only in `dev`.
@@ -106,8 +108,10 @@ async fn answer(mut request: Request<Incoming>, peer: SocketAddr, site: Site) ->
     let path = request.uri().path();
     let upgrade = request.headers().contains_key(http::header::UPGRADE);
     // Kits that speak to the vendor's gateway open `/binfo` or the root (`docs/protocol.md`, Where).
-    if path == "/ws" || path == "/binfo" || (path == "/" && upgrade) {
-        let answer = site.gateway.upgrade(request, &peer.ip().to_string());
+    if let Some(gateway) = &site.gateway
+        && (path == "/ws" || path == "/binfo" || (path == "/" && upgrade))
+    {
+        let answer = gateway.upgrade(request, &peer.ip().to_string());
         return Ok(answer.map(Body::new));
     }
     let operators = path.starts_with("/admin/") || matches!(path, "/metrics" | "/healthz" | "/readyz");
@@ -116,13 +120,11 @@ async fn answer(mut request: Request<Incoming>, peer: SocketAddr, site: Site) ->
     }
     let router = match path {
         _ if path == "/v4" || path.starts_with("/v4/") => site.api,
-        _ if path.starts_with("/admin/") => site.admin,
-        "/metrics" | "/healthz" | "/readyz" => site.ops,
-        _ => match site.play {
-            Some(play) => play,
-            None => return Ok(StatusCode::NOT_FOUND.into_response()),
-        },
+        _ if path.starts_with("/admin/") => Some(site.admin),
+        "/metrics" | "/healthz" | "/readyz" => Some(site.ops),
+        _ => site.play,
     };
+    let Some(router) = router else { return Ok(StatusCode::NOT_FOUND.into_response()) };
     request.extensions_mut().insert(ConnectInfo(peer));
     router.oneshot(request.map(Body::new)).await
 }

@@ -2,11 +2,14 @@
 
 mod admin;
 mod commands;
+mod config;
 mod dev;
 mod http;
 mod node;
 mod output;
 mod play;
+mod ports;
+mod roles;
 mod serve;
 mod target;
 mod tls;

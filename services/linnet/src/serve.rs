@@ -11,9 +11,11 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::Config;
 use crate::http;
-use crate::node::{Config, Node};
+use crate::node::Node;
 use crate::output::{Exit, Failure};
+use crate::roles::Roles;
 
 /// Options of `linnet serve`.
 #[derive(Args, Debug)]
@@ -22,9 +24,10 @@ pub(crate) struct ServeArgs {
     /// Configuration file (TOML). `linnet config docs` is its reference.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Services this process runs. One process runs all of them.
-    #[arg(long, default_value = "all", value_parser = ["all"])]
-    role: String,
+    /// Services this process runs, separated by commas: gateway, api, session, account, group, message-store, push,
+    /// callback; or all of them.
+    #[arg(long, value_name = "ROLES", default_value = "all")]
+    role: Roles,
     /// One value over file and environment, for example `server.listen="0.0.0.0:8080"`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -64,7 +67,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Exit> {
         )
     })?;
     let tls = tls(&config)?;
-    let node = Node::start(&config, &config.server.data, clock).await?;
+    let node = Node::start(&config, &args.role, &config.server.data, clock).await?;
     let site = node.site(config.server.operator_token.clone(), begun, None, config.server.operators_anywhere);
     let ready_ms = site.ready_ms;
     let http = http::serve(listener, tls, site, &node.tasks);

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use linnet_runtime::config::{Change, Documented, KeyDoc, Layers, Loaded, Problems, markdown};
 use serde_json::{Value, json};
 
-use crate::node::Config;
+use crate::config::Config;
 use crate::output::{Exit, Failure, Output};
 
 /// Show, check, document and compare configurations of `linnet serve`.

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::Finding;
 use crate::commands::admin::Admin;
 use crate::commands::text;
-use crate::node::Config;
+use crate::config::Config;
 use crate::target::{Common, DevFile};
 
 /// Clients and files of the store; a gateway needs one file a client.
