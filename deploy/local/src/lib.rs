@@ -1,2 +1,12 @@
 //! A Linnet cluster on one machine: real servers, relays between processes, faults.
+//!
+//! [`servers`] installs and runs the servers a cluster leans on (NATS, Redis, a CQL server), for tests and for the
+//! cluster. Nothing here is part of the product; everything started is ended by its process id, and only if that id still
+//! is the process that was started.
 #![warn(missing_docs)]
+#![allow(clippy::disallowed_methods, reason = "a tool beside the product, outside its runtime")]
+
+pub mod certs;
+pub mod ports;
+pub mod process;
+pub mod servers;
