@@ -24,6 +24,11 @@ mod generated {
                 tonic::include_proto!("linnet.client.v1");
             }
         }
+        pub mod cluster {
+            pub mod v1 {
+                tonic::include_proto!("linnet.cluster.v1");
+            }
+        }
         pub mod delivery {
             pub mod v1 {
                 tonic::include_proto!("linnet.delivery.v1");
@@ -49,6 +54,11 @@ mod generated {
                 tonic::include_proto!("linnet.msg.v1");
             }
         }
+        pub mod push {
+            pub mod v1 {
+                tonic::include_proto!("linnet.push.v1");
+            }
+        }
         pub mod session {
             pub mod v1 {
                 tonic::include_proto!("linnet.session.v1");
@@ -65,11 +75,13 @@ mod generated {
 pub use generated::linnet::account::v1 as account;
 pub use generated::linnet::callback::v1 as callback;
 pub use generated::linnet::client::v1 as client;
+pub use generated::linnet::cluster::v1 as cluster;
 pub use generated::linnet::delivery::v1 as delivery;
 pub use generated::linnet::gateway::v1 as gateway;
 pub use generated::linnet::group::v1 as group;
 pub use generated::linnet::messages::v1 as messages;
 pub use generated::linnet::msg::v1 as msg;
+pub use generated::linnet::push::v1 as push;
 pub use generated::linnet::session::v1 as session;
 pub use generated::linnet::store::v1 as store;
 
@@ -78,3 +90,5 @@ mod client_json {
     use crate::client;
     include!(concat!(env!("OUT_DIR"), "/client_json.rs"));
 }
+
+include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
