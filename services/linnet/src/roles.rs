@@ -16,6 +16,11 @@ impl Roles {
         Self(Service::ALL.into())
     }
 
+    /// One service.
+    pub(crate) fn one(service: Service) -> Self {
+        Self(BTreeSet::from([service]))
+    }
+
     pub(crate) fn has(&self, service: Service) -> bool {
         self.0.contains(&service)
     }

@@ -21,13 +21,20 @@ use crate::roles::Roles;
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  linnet serve --print-config")]
 pub(crate) struct ServeArgs {
-    /// Configuration file (TOML). `linnet config docs` is its reference.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Services this process runs, separated by commas: gateway, api, session, account, group, message-store, push,
     /// callback; or all of them.
     #[arg(long, value_name = "ROLES", default_value = "all")]
-    role: Roles,
+    pub(crate) role: Roles,
+    #[command(flatten)]
+    pub(crate) options: ServeOptions,
+}
+
+/// What every serving process is told.
+#[derive(Args, Debug)]
+pub(crate) struct ServeOptions {
+    /// Configuration file (TOML), of one shape for all services. `linnet config docs` is its reference.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// One value over file and environment, for example `server.listen="0.0.0.0:8080"`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -40,7 +47,7 @@ pub(crate) struct ServeArgs {
 ///
 /// # Errors
 /// When it cannot start; the message says what to do.
-pub(crate) async fn run(args: ServeArgs) -> Result<Exit> {
+pub(crate) async fn run(roles: Roles, args: ServeOptions) -> Result<Exit> {
     let clock = Clock::system();
     let begun = clock.mono();
     let mut layers = Layers::new();
@@ -67,11 +74,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Exit> {
         )
     })?;
     let tls = tls(&config)?;
-    let node = Node::start(&config, &args.role, &config.server.data, clock).await?;
+    let node = Node::start(&config, &roles, &config.server.data, clock).await?;
     let site = node.site(config.server.operator_token.clone(), begun, None, config.server.operators_anywhere);
     let ready_ms = site.ready_ms;
     let http = http::serve(listener, tls, site, &node.tasks);
-    tracing::info!(%address, ready_ms, "ready");
+    tracing::info!(%address, %roles, ready_ms, "ready");
     node.run(http, telemetry).await?;
     Ok(Exit::Done)
 }

@@ -1,0 +1,9 @@
+//! The gateway service as a process of its own.
+
+use std::process::ExitCode;
+
+use linnet_cluster::Service;
+
+fn main() -> ExitCode {
+    linnet::service_main(Service::Gateway)
+}
