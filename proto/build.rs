@@ -58,7 +58,23 @@ fn main() -> AnyResult<()> {
     build.compile_fds(descriptors.clone())?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("client_json.rs");
     std::fs::write(out, choices(&descriptors)?)?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("streaming.rs");
+    std::fs::write(out, streaming(&descriptors)?)?;
     Ok(())
+}
+
+/// The paths of methods that stream, which a transport cannot tell from their first message.
+fn streaming(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
+    let mut out = String::from("/// HTTP paths of the methods with a stream of requests or replies.\npub const STREAMING: &[&str] = &[\n");
+    for file in &set.file {
+        for service in &file.service {
+            for method in service.method.iter().filter(|m| m.client_streaming() || m.server_streaming()) {
+                writeln!(out, "\"/{}.{}/{}\",", file.package(), service.name(), method.name())?;
+            }
+        }
+    }
+    writeln!(out, "];")?;
+    Ok(out)
 }
 
 type Message = prost_types::DescriptorProto;
