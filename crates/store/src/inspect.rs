@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 
 use crate::keys::Key;
 use crate::rows::{Kind, Range, Result, Store, Table};
-use crate::{accounts, apps, conversations, groups, ids, logs, positions, queues, relations};
+use crate::{accounts, apps, conversations, groups, ids, logs, positions, push, queues, relations};
+
+/// Partition keys read at a time.
+const PAGE: usize = 256;
+/// Partition keys looked at for one beginning: where they are not in key order, those of the whole table are gone through.
+const MOST_LOOKED_AT: usize = 200_000;
 
 /// Turns a row (table, partition, clustering, value) into JSON.
 type Describe = fn(Table, &[u8], &[u8], &[u8]) -> Result<Value>;
@@ -25,11 +30,17 @@ fn registry() -> Vec<(Table, Describe)> {
         of(&groups::tables(), groups::describe),
         of(&conversations::tables(), conversations::describe),
         of(&positions::tables(), positions::describe),
+        of(&push::tables(), push::describe),
         of(&queues::tables(), queues::describe),
         of(&logs::tables(), logs::describe),
         of(&[ids::CONV_IDS], no_rows),
     ]
     .concat()
+}
+
+/// Every table of the store.
+pub(crate) fn registry_tables() -> Vec<Table> {
+    registry().into_iter().map(|(table, _)| table).collect()
 }
 
 /// Names of all tables, sorted.
@@ -104,11 +115,25 @@ async fn beginning_with(store: &Store, table: Table, start: &[u8], limit: usize)
     if guarded || !store.scan(table, start, Range { limit: 1, ..Range::default() }).await?.is_empty() {
         found.push(Bytes::copy_from_slice(start));
     }
-    for partition in store.partitions(table, Some(start), limit).await? {
-        if !partition.starts_with(start) {
+    let mut after = store.in_key_order().then(|| Bytes::copy_from_slice(start));
+    let mut looked_at = 0;
+    while found.len() < limit && looked_at < MOST_LOOKED_AT {
+        let page = store.partitions(table, after.as_deref(), PAGE).await?;
+        let last_page = page.len() < PAGE;
+        looked_at += page.len();
+        after = page.last().cloned();
+        for partition in page {
+            let begins = partition.starts_with(start);
+            if !begins && store.in_key_order() {
+                return Ok(found);
+            }
+            if begins && found.len() < limit && !found.contains(&partition) {
+                found.push(partition);
+            }
+        }
+        if last_page {
             break;
         }
-        found.push(partition);
     }
     Ok(found)
 }

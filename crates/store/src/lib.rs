@@ -21,6 +21,7 @@
 pub mod accounts;
 pub mod apps;
 pub mod conversations;
+pub mod cql;
 pub mod embedded;
 pub mod groups;
 pub mod ids;
@@ -28,12 +29,14 @@ pub mod inspect;
 pub mod keys;
 pub mod logs;
 pub mod positions;
+pub mod push;
 pub mod queues;
 mod record;
 pub mod relations;
 pub mod rows;
 pub mod sim;
 
+pub use cql::Cql;
 pub use embedded::Embedded;
 pub use rows::{
     Applied, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Result, Row, Rows, Store, Table, Write,

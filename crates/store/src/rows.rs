@@ -225,10 +225,16 @@ pub trait Rows: Send + Sync + 'static {
     /// [`Error::Unknown`] and [`Error::Unavailable`] alike mean: repeat.
     async fn put(&self, batch: PlainBatch) -> Result<()>;
 
-    /// Every partition key of a table, in key order after `after`, at most `limit`; for `inspect`, recovery and export,
-    /// never on a request path.
+    /// Partition keys of a table, each once, those after `after` in an order that stays the same, at most `limit`; for
+    /// `inspect`, recovery and export, never on a request path. The order is that of the keys where
+    /// [`in_key_order`](Self::in_key_order) says so, else the backend's own (CQL: of the keys' tokens).
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     async fn partitions(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>>;
+
+    /// Whether [`partitions`](Self::partitions) go by the order of their keys: then all with one beginning are neighbours.
+    fn in_key_order(&self) -> bool {
+        true
+    }
 }

@@ -1,0 +1,224 @@
+//! Conditional batches of one partition, and plain rows.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::stream::{self, TryStreamExt as _};
+use scylla::response::query_result::QueryResult;
+use scylla::statement::batch::{Batch, BatchType};
+use scylla::value::{CqlValue, Row as CqlRow};
+
+use super::Cql;
+use super::errors::{corrupt, unavailable, write_error};
+use super::read::guard_from;
+use super::statements::{Form, Value, key};
+use crate::rows::{Applied, Error, Guard, GuardedBatch, Life, PlainBatch, Result, Table, Write};
+
+/// Partitions of one plain write that are written at a time.
+const PARTITIONS: usize = 32;
+/// Rows of one plain request, and their bytes; a larger write goes in several.
+const PLAIN_ROWS: usize = 100;
+const PLAIN_BYTES: usize = 32 << 10;
+/// What a row costs in a batch beside its key and value, about.
+const ROW_OVERHEAD: usize = 32;
+
+/// The largest key servers take is 65,535 bytes.
+const MAX_KEY: usize = 60_000;
+
+/// What a conditional batch came to.
+enum Answer {
+    Applied,
+    /// Refused, by this guard.
+    Refused(Option<Guard>),
+    /// Refused, and the answer does not show all of the guard.
+    RefusedUnseen,
+}
+
+impl Cql {
+    pub(super) async fn write_guarded(&self, batch: &GuardedBatch) -> Result<Applied> {
+        let table = batch.table;
+        let (requests, values) = self.guarded_batch(batch).await?;
+        let answer = self.session.batch(&requests, &values).await.map_err(|error| write_error(table, &error))?;
+        // An answer nobody can read leaves the outcome open.
+        let unread = |error: Error| Error::Unknown { table: table.name, why: error.to_string() };
+        match answered(table, answer).map_err(unread)? {
+            Answer::Applied => Ok(Applied::Yes),
+            Answer::Refused(guard) => {
+                self.metrics.refused.inc();
+                Ok(Applied::No(guard))
+            }
+            Answer::RefusedUnseen => {
+                self.metrics.refused.inc();
+                self.read_guard(table, &batch.partition).await.map(Applied::No)
+            }
+        }
+    }
+
+    async fn guarded_batch(&self, batch: &GuardedBatch) -> Result<(Batch, Vec<Vec<Value>>)> {
+        let table = batch.table;
+        check_keys(table, &batch.partition, &batch.writes)?;
+        let mut requests = Batch::new(BatchType::Unlogged);
+        requests.set_execution_profile_handle(Some(self.lanes.guarded.profile.clone()));
+        let form = if batch.expect.is_some() { Form::Advance } else { Form::Create };
+        requests.append_statement(self.statement(table, form).await?);
+        let guard = &batch.guard;
+        let mut first = vec![
+            Value::life(batch.guard_life),
+            Value::bits(guard.epoch.0),
+            Value::bits(guard.rev),
+            Value::Blob(guard.data.clone()),
+            key(&batch.partition),
+        ];
+        if let Some((epoch, rev)) = batch.expect {
+            first.extend([Value::bits(epoch.0), Value::bits(rev)]);
+        }
+        let mut values = vec![first];
+        for write in &batch.writes {
+            let (form, row) = row(&batch.partition, write, batch.life);
+            requests.append_statement(self.statement(table, form).await?);
+            values.push(row);
+        }
+        let bytes: usize = values.iter().map(|row| cost(row)).sum();
+        if bytes > self.batch_limit {
+            // Never cut in two: a batch is one change or none.
+            let why = format!("a batch of {bytes} bytes is over the limit of {}", self.batch_limit);
+            return Err(unavailable(table, why));
+        }
+        Ok((requests, values))
+    }
+
+    pub(super) async fn write_plain(&self, batch: PlainBatch) -> Result<()> {
+        let PlainBatch { table, writes, life } = batch;
+        // Of several writes to one row the last counts, and rows of one request share a timestamp.
+        let mut partitions: BTreeMap<Bytes, BTreeMap<Bytes, Write>> = BTreeMap::new();
+        for (partition, write) in writes {
+            check_keys(table, &partition, std::slice::from_ref(&write))?;
+            let (Write::Put { clustering, .. } | Write::Delete { clustering }) = &write;
+            partitions.entry(partition).or_default().insert(clustering.clone(), write);
+        }
+        // One for all: a later write of ours has a later one, whatever order servers see them in.
+        let stamp = self.stamps.next();
+        let requests: Vec<(Bytes, Vec<Write>)> = partitions
+            .into_iter()
+            .flat_map(|(partition, rows)| cut(rows.into_values()).into_iter().map(move |rows| (partition.clone(), rows)))
+            .collect();
+        stream::iter(requests.into_iter().map(Ok))
+            .try_for_each_concurrent(PARTITIONS, |(partition, rows)| async move {
+                let write = self.write_plain_rows(table, &partition, &rows, life, stamp);
+                self.lanes.plain.run(table, write).await
+            })
+            .await
+    }
+
+    async fn write_plain_rows(
+        &self,
+        table: Table,
+        partition: &Bytes,
+        rows: &[Write],
+        life: Life,
+        stamp: i64,
+    ) -> Result<()> {
+        let mut requests = Batch::new(BatchType::Unlogged);
+        requests.set_execution_profile_handle(Some(self.lanes.plain.profile.clone()));
+        requests.set_is_idempotent(true);
+        requests.set_timestamp(Some(stamp));
+        let mut values = Vec::with_capacity(rows.len());
+        for write in rows {
+            let (form, row) = row(partition, write, life);
+            requests.append_statement(self.statement(table, form).await?);
+            values.push(row);
+        }
+        let answer = self.session.batch(&requests, &values).await;
+        answer.map(drop).map_err(|error| write_error(table, &error))
+    }
+}
+
+fn row(partition: &[u8], write: &Write, life: Life) -> (Form, Vec<Value>) {
+    match write {
+        Write::Put { clustering, value } => {
+            let (clustering, value) = (Value::Blob(clustering.clone()), Value::Blob(value.clone()));
+            (Form::Put, vec![key(partition), clustering, value, Value::life(life)])
+        }
+        Write::Delete { clustering } => (Form::Delete, vec![key(partition), Value::Blob(clustering.clone())]),
+    }
+}
+
+fn cost(row: &[Value]) -> usize {
+    ROW_OVERHEAD + row.iter().map(Value::len).sum::<usize>()
+}
+
+/// Cuts rows into requests of a bounded size.
+fn cut(rows: impl Iterator<Item = Write>) -> Vec<Vec<Write>> {
+    let mut requests: Vec<Vec<Write>> = Vec::new();
+    let mut bytes = 0;
+    for write in rows {
+        let size = match &write {
+            Write::Put { clustering, value } => clustering.len() + value.len(),
+            Write::Delete { clustering } => clustering.len(),
+        };
+        match requests.last_mut() {
+            Some(last) if last.len() < PLAIN_ROWS && bytes + size <= PLAIN_BYTES => {
+                last.push(write);
+                bytes += size;
+            }
+            _ => {
+                requests.push(vec![write]);
+                bytes = size;
+            }
+        }
+    }
+    requests
+}
+
+fn check_keys(table: Table, partition: &[u8], writes: &[Write]) -> Result<()> {
+    let long = writes.iter().any(|write| {
+        let (Write::Put { clustering, .. } | Write::Delete { clustering }) = write;
+        clustering.len() > MAX_KEY
+    });
+    if long || partition.len() > MAX_KEY { Err(unavailable(table, "a key of over 60,000 bytes")) } else { Ok(()) }
+}
+
+/// Whether a conditional statement was applied; the error says why that cannot be told.
+pub(super) fn applied(answer: QueryResult) -> std::result::Result<bool, String> {
+    let rows = answer.into_rows_result().map_err(|error| error.to_string())?;
+    let Some(at) = rows.column_specs().iter().position(|column| column.name() == "[applied]") else {
+        return Err("a conditional statement that says not whether it applied".to_owned());
+    };
+    let row = rows.first_row::<CqlRow>().map_err(|error| error.to_string())?;
+    row.columns[at].as_ref().and_then(CqlValue::as_boolean).ok_or_else(|| "an answer of an unknown form".to_owned())
+}
+
+/// Reads the answer to a conditional batch by the names of its columns: servers differ in what a refused one returns.
+fn answered(table: Table, answer: QueryResult) -> Result<Answer> {
+    let rows = answer.into_rows_result().map_err(|error| corrupt(table, error))?;
+    let names: Vec<String> = rows.column_specs().iter().map(|column| column.name().to_owned()).collect();
+    let at = |name: &str| names.iter().position(|known| known == name);
+    let row = rows.maybe_first_row::<CqlRow>().map_err(|error| corrupt(table, error))?;
+    let Some(row) = row else { return Err(corrupt(table, "a conditional batch without an answer")) };
+    let column = |name: &str| at(name).map(|at| row.columns.get(at).and_then(Option::as_ref));
+    match column("[applied]").flatten() {
+        Some(CqlValue::Boolean(true)) => return Ok(Answer::Applied),
+        Some(CqlValue::Boolean(false)) => {}
+        _ => return Err(corrupt(table, "a conditional batch that says not whether it applied")),
+    }
+    let number = |name: &str| column(name).flatten().and_then(CqlValue::as_bigint);
+    let (epoch, rev) = (number("epoch"), number("rev"));
+    match column("data") {
+        Some(data) => guard_from(table, epoch, rev, data.and_then(CqlValue::as_blob).map(Vec::as_slice)).map(Answer::Refused),
+        None => Ok(Answer::RefusedUnseen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_rows_are_cut_by_count_and_size() {
+        let put = |size: usize| Write::Put { clustering: Bytes::from_static(b"k"), value: vec![0; size].into() };
+        let sizes = |sizes: Vec<usize>| cut(sizes.into_iter().map(put)).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(vec![1; 250]), [100, 100, 50]);
+        assert_eq!(sizes(vec![20_000, 10_000, 20_000, 100_000, 1]), [2, 1, 1, 1]);
+        assert!(sizes(vec![]).is_empty());
+    }
+}
