@@ -120,6 +120,12 @@ pub const C2C_NOT_FOUND: u32 = 20026;
 /// Message version conflict.
 pub const C2C_VERSION: u32 = 20027;
 
+// Push tokens (`spec/rest-messages.md` §8.4).
+/// No push token.
+pub const PUSH_TOKEN_EMPTY: u32 = 22003;
+/// The push token is too long.
+pub const PUSH_TOKEN_LONG: u32 = 22004;
+
 // REST message checks (`spec/rest-messages.md` §8.5).
 /// Body lacks a field or has one of a wrong type.
 pub const OPENIM_BAD_JSON: u32 = 90001;

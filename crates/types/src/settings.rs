@@ -138,6 +138,33 @@ pub struct AppSettings {
     /// Webhook targets on private and loopback addresses are allowed.
     #[serde(rename = "webhook.allow_private")]
     pub webhook_allow_private: bool,
+    /// Where offline pushes go: the app's own HTTP provider (`docs/push.md`); empty = no offline push.
+    #[serde(rename = "push.url")]
+    pub push_url: String,
+    /// Key that requests to the push provider are signed with; empty = unsigned.
+    #[serde(rename = "push.key")]
+    pub push_key: String,
+    /// A push provider on a private or loopback address is allowed.
+    #[serde(rename = "push.allow_private")]
+    pub push_allow_private: bool,
+    /// Time a push provider has to answer, in milliseconds.
+    #[serde(rename = "push.timeout_ms")]
+    pub push_timeout_ms: u32,
+    /// Requests a second to the push provider.
+    #[serde(rename = "push.rate")]
+    pub push_rate: u32,
+    /// Receivers of one notification in one request to the push provider.
+    #[serde(rename = "push.batch")]
+    pub push_batch: u32,
+    /// Seconds after which a push that did not get through is given up.
+    #[serde(rename = "push.ttl_s")]
+    pub push_ttl_s: u32,
+    /// Push to devices that are away while their user is online on another one.
+    #[serde(rename = "push.when_online")]
+    pub push_when_online: bool,
+    /// Text of a push that stands for several messages; `{count}` is how many.
+    #[serde(rename = "push.digest_text")]
+    pub push_digest_text: String,
 }
 
 impl Default for AppSettings {
@@ -186,6 +213,15 @@ impl Default for AppSettings {
             webhook_after_retry: false,
             webhook_max_inflight: 256,
             webhook_allow_private: false,
+            push_url: String::new(),
+            push_key: String::new(),
+            push_allow_private: false,
+            push_timeout_ms: 5_000,
+            push_rate: 100,
+            push_batch: 100,
+            push_ttl_s: 86_400,
+            push_when_online: false,
+            push_digest_text: "{count} new messages".to_owned(),
         }
     }
 }
@@ -253,6 +289,15 @@ impl AppSettings {
             "webhook.after_retry" => put(&mut self.webhook_after_retry, name, text, (0, 0)),
             "webhook.max_inflight" => put(&mut self.webhook_max_inflight, name, text, (1, 10000)),
             "webhook.allow_private" => put(&mut self.webhook_allow_private, name, text, (0, 0)),
+            "push.url" => put(&mut self.push_url, name, text, (0, 0)),
+            "push.key" => put(&mut self.push_key, name, text, (0, 0)),
+            "push.allow_private" => put(&mut self.push_allow_private, name, text, (0, 0)),
+            "push.timeout_ms" => put(&mut self.push_timeout_ms, name, text, (50, 60000)),
+            "push.rate" => put(&mut self.push_rate, name, text, (1, 100000)),
+            "push.batch" => put(&mut self.push_batch, name, text, (1, 500)),
+            "push.ttl_s" => put(&mut self.push_ttl_s, name, text, (1, 604800)),
+            "push.when_online" => put(&mut self.push_when_online, name, text, (0, 0)),
+            "push.digest_text" => put(&mut self.push_digest_text, name, text, (0, 0)),
             _ => Err(format!("{name}: no such setting; `linnet app show` lists them")),
         }
     }
@@ -519,6 +564,60 @@ impl AppSettings {
                 value: self.webhook_allow_private.show(),
                 default: fresh.webhook_allow_private.show(),
                 doc: "Webhook targets on private and loopback addresses are allowed.",
+            },
+            Shown {
+                name: "push.url",
+                value: self.push_url.show(),
+                default: fresh.push_url.show(),
+                doc: "Where offline pushes go: the app's own HTTP provider (`docs/push.md`); empty = no offline push.",
+            },
+            Shown {
+                name: "push.key",
+                value: self.push_key.show(),
+                default: fresh.push_key.show(),
+                doc: "Key that requests to the push provider are signed with; empty = unsigned.",
+            },
+            Shown {
+                name: "push.allow_private",
+                value: self.push_allow_private.show(),
+                default: fresh.push_allow_private.show(),
+                doc: "A push provider on a private or loopback address is allowed.",
+            },
+            Shown {
+                name: "push.timeout_ms",
+                value: self.push_timeout_ms.show(),
+                default: fresh.push_timeout_ms.show(),
+                doc: "Time a push provider has to answer, in milliseconds.",
+            },
+            Shown {
+                name: "push.rate",
+                value: self.push_rate.show(),
+                default: fresh.push_rate.show(),
+                doc: "Requests a second to the push provider.",
+            },
+            Shown {
+                name: "push.batch",
+                value: self.push_batch.show(),
+                default: fresh.push_batch.show(),
+                doc: "Receivers of one notification in one request to the push provider.",
+            },
+            Shown {
+                name: "push.ttl_s",
+                value: self.push_ttl_s.show(),
+                default: fresh.push_ttl_s.show(),
+                doc: "Seconds after which a push that did not get through is given up.",
+            },
+            Shown {
+                name: "push.when_online",
+                value: self.push_when_online.show(),
+                default: fresh.push_when_online.show(),
+                doc: "Push to devices that are away while their user is online on another one.",
+            },
+            Shown {
+                name: "push.digest_text",
+                value: self.push_digest_text.show(),
+                default: fresh.push_digest_text.show(),
+                doc: "Text of a push that stands for several messages; `{count}` is how many.",
             },
         ]
     }

@@ -1,0 +1,397 @@
+//! Works off a stored queue: every key by one task at a time and in its order, keys beside one another, at least once.
+//!
+//! Hides which partitions of the queue are this node's, how work that others put is noticed, and when what failed is looked
+//! at again. Knows nothing of what the work is: a [`Handler`] does it, says what is finished, and when the key is worth
+//! looking at again.
+//!
+//! ```text
+//! producer --enqueue--> Queues (durable) --wake--> owner of the partition     a lost wake-up: the sweep, every 30 s
+//!                                                    |  one task a key: read, Handler::work, ack, again
+//!                                                    +-- Next::At -> later     Next::Park -> the app later
+//! ```
+//!
+//! Two nodes may for a while both believe they own a partition: work is then done twice, as it is after a kill.
+#![warn(missing_docs)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use linnet_bus::{Bus, Event, subject};
+use linnet_cluster::{Cluster, RouteKey, Service};
+use linnet_runtime::{Clock, Tasks};
+use linnet_store::Store;
+use linnet_store::queues::{self, Item, PARTITIONS, Queues, WorkId};
+use linnet_types::{SdkAppId, UnixMillis};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+/// The whole queue is looked through this often, should a wake-up have been lost.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Keys of a partition looked at in one read.
+const KEYS: usize = 100;
+/// Tasks of keys at once, those that wait for a permit too; above it a partition is looked through later.
+const TASKS: usize = 1_024;
+/// What could not be read or marked is tried again after this long.
+const AGAIN_MS: u64 = 1_000;
+/// A partition is left for this long while there are too many tasks.
+const FULL_MS: u64 = 20;
+
+/// Does the work of a queue.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Works on the oldest work of one key, in order.
+    async fn work(&self, app: SdkAppId, key: &str, items: &[Item]) -> Worked;
+
+    /// When a key whose oldest work is `head` is worth a task; asked often, so from memory.
+    fn due(&self, head: &Item) -> UnixMillis {
+        head.next
+    }
+}
+
+/// How far the work of a key went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worked {
+    /// What is finished and may be forgotten. Work that was buried is finished already and need not be here.
+    pub done: Vec<WorkId>,
+    /// How it goes on.
+    pub next: Next,
+}
+
+/// How the work of a key goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once, with whatever there is.
+    More,
+    /// Not before this time.
+    At(UnixMillis),
+    /// Nothing of the app for this long.
+    Park(Duration),
+}
+
+/// What a worker runs on.
+#[derive(Clone)]
+pub struct Deps {
+    /// The queue.
+    pub store: Store,
+    /// Which partitions are ours.
+    pub cluster: Cluster,
+    /// Wakes workers of other nodes.
+    pub bus: Bus,
+    /// Time.
+    pub clock: Clock,
+    /// Owner of the worker's tasks.
+    pub tasks: Tasks,
+}
+
+/// How a queue is worked off.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Name of the stored queue.
+    pub queue: &'static str,
+    /// Whose ring says which partitions are ours.
+    pub service: Service,
+    /// Work of one key read, and acknowledged, at once.
+    pub batch: usize,
+    /// Keys worked on at once.
+    pub at_once: usize,
+}
+
+/// The worker of this node's partitions of one queue; clones share it.
+#[derive(Clone)]
+pub struct Worker {
+    inner: Arc<Inner>,
+}
+
+type KeyName = (SdkAppId, String);
+
+struct Inner {
+    handler: Arc<dyn Handler>,
+    options: Options,
+    queues: Queues,
+    cluster: Cluster,
+    bus: Bus,
+    clock: Clock,
+    tasks: Tasks,
+    permits: Semaphore,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Partitions to look through.
+    dirty: BTreeSet<u16>,
+    /// Keys with a task, and whether more came meanwhile.
+    busy: HashMap<KeyName, bool>,
+    /// Apps not to look at before this time.
+    parked: HashMap<SdkAppId, Duration>,
+    /// Partitions to look through later.
+    later: BTreeSet<(UnixMillis, u16)>,
+}
+
+impl Worker {
+    /// Begins with whatever the queue holds.
+    #[must_use]
+    pub fn start(options: Options, deps: Deps, handler: Arc<dyn Handler>) -> Self {
+        let inner = Inner {
+            handler,
+            queues: Queues::new(deps.store, options.queue),
+            cluster: deps.cluster,
+            bus: deps.bus,
+            clock: deps.clock,
+            tasks: deps.tasks.child(options.queue),
+            permits: Semaphore::new(options.at_once),
+            state: Mutex::new(State { dirty: (0..PARTITIONS).collect(), ..State::default() }),
+            wake: Notify::new(),
+            options,
+        };
+        let worker = Self { inner: Arc::new(inner) };
+        worker.inner.tasks.spawn("work.look", worker.clone().look());
+        worker.inner.tasks.spawn("work.wake", worker.clone().listen());
+        worker
+    }
+
+    /// The stored queue, for counting, listing and replaying.
+    #[must_use]
+    pub fn queues(&self) -> &Queues {
+        &self.inner.queues
+    }
+
+    /// Stores work and wakes its workers; durable when it returns.
+    ///
+    /// # Errors
+    /// [`linnet_store::Error`]: repeat.
+    pub async fn enqueue(&self, items: &[Item]) -> linnet_store::Result<()> {
+        self.inner.queues.enqueue(items).await?;
+        let keys: BTreeSet<(SdkAppId, &str)> = items.iter().map(|item| (item.id.app, item.id.key.as_str())).collect();
+        for (app, key) in keys {
+            self.wake(app, key).await;
+        }
+        Ok(())
+    }
+
+    /// There is work of this key.
+    pub async fn wake(&self, app: SdkAppId, key: &str) {
+        let partition = queues::partition_of(app, key);
+        if self.owns(partition) {
+            self.begin(app, key);
+            return;
+        }
+        let payload = bytes::Bytes::copy_from_slice(&partition.to_be_bytes());
+        // Lost wake-ups are made up for by the owner's sweep.
+        let _ = self.inner.bus.publish(subject::work(self.inner.options.queue), payload).await;
+    }
+
+    /// Ends the parking of an app.
+    pub fn unpark(&self, app: SdkAppId) {
+        let mut state = self.inner.state.lock();
+        if state.parked.remove(&app).is_some() {
+            state.dirty.extend(0..PARTITIONS);
+            drop(state);
+            self.inner.wake.notify_one();
+        }
+    }
+
+    fn owns(&self, partition: u16) -> bool {
+        self.inner.cluster.owns(self.inner.options.service, RouteKey::slot(partition.into()))
+    }
+
+    async fn listen(self) {
+        let Ok(mut wakes) = self.inner.bus.subscribe(subject::work(self.inner.options.queue)).await else { return };
+        let ending = self.inner.tasks.draining();
+        let mut ring = self.inner.cluster.changes();
+        loop {
+            let event = tokio::select! {
+                event = wakes.recv() => event,
+                // What was another node's may be ours now.
+                Ok(()) = ring.changed() => {
+                    self.all_dirty();
+                    continue;
+                }
+                () = ending.cancelled() => return,
+            };
+            match event {
+                Some(Event::Message { payload, .. }) => {
+                    if let Ok(partition) = payload.as_ref().try_into().map(u16::from_be_bytes) {
+                        self.inner.state.lock().dirty.insert(partition);
+                        self.inner.wake.notify_one();
+                    }
+                }
+                Some(Event::Lagged { .. }) => self.all_dirty(),
+                None => return,
+            }
+        }
+    }
+
+    fn all_dirty(&self) {
+        self.inner.state.lock().dirty.extend(0..PARTITIONS);
+        self.inner.wake.notify_one();
+    }
+
+    /// Looks through partitions that may have work nobody is doing.
+    async fn look(self) {
+        let ending = self.inner.tasks.draining();
+        let mut swept = self.inner.clock.mono();
+        loop {
+            let now = self.inner.clock.mono();
+            if now.saturating_sub(swept) >= SWEEP {
+                swept = now;
+                self.inner.state.lock().dirty.extend(0..PARTITIONS);
+            }
+            if let Some(partition) = self.next_partition() {
+                if self.owns(partition)
+                    && let Err(error) = self.look_through(partition).await
+                {
+                    let queue = self.inner.options.queue;
+                    tracing::warn!(queue, partition, %error, "a partition of a queue could not be read; again soon");
+                    self.partition_later(partition, AGAIN_MS);
+                }
+                if ending.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            let wait = self.until_next();
+            tokio::select! {
+                () = self.inner.wake.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = ending.cancelled() => return,
+            }
+        }
+    }
+
+    fn next_partition(&self) -> Option<u16> {
+        let (now, mono) = (self.inner.clock.now(), self.inner.clock.mono());
+        let mut state = self.inner.state.lock();
+        while let Some((at, partition)) = state.later.first().copied()
+            && at <= now
+        {
+            state.later.pop_first();
+            state.dirty.insert(partition);
+        }
+        let parked = state.parked.len();
+        state.parked.retain(|_, until| *until > mono);
+        if state.parked.len() < parked {
+            state.dirty.extend(0..PARTITIONS);
+        }
+        state.dirty.pop_first()
+    }
+
+    fn until_next(&self) -> Duration {
+        let (now, mono) = (self.inner.clock.now(), self.inner.clock.mono());
+        let state = self.inner.state.lock();
+        let later = state.later.first().map(|(at, _)| Duration::from_millis(at.since(now)));
+        let parked = state.parked.values().min().map(|until| until.saturating_sub(mono));
+        [later, parked, Some(SWEEP)].into_iter().flatten().min().unwrap_or(SWEEP).max(Duration::from_millis(5))
+    }
+
+    async fn look_through(&self, partition: u16) -> linnet_store::Result<()> {
+        let mut cursor = None;
+        loop {
+            let parked: Vec<SdkAppId> = self.inner.state.lock().parked.keys().copied().collect();
+            let (heads, next) = self.inner.queues.heads(partition, cursor.as_ref(), KEYS, &parked).await?;
+            let now = self.inner.clock.now();
+            for head in heads {
+                let due = self.inner.handler.due(&head);
+                if due > now {
+                    self.inner.state.lock().later.insert((due, partition));
+                } else if !self.begin(head.id.app, &head.id.key) {
+                    self.partition_later(partition, FULL_MS);
+                    return Ok(());
+                }
+            }
+            let Some(next) = next else { return Ok(()) };
+            cursor = Some(next);
+        }
+    }
+
+    /// Starts the task of a key, or tells the one there is that more came. False when there are too many tasks.
+    fn begin(&self, app: SdkAppId, key: &str) -> bool {
+        let name = (app, key.to_owned());
+        {
+            let mut state = self.inner.state.lock();
+            if let Some(more) = state.busy.get_mut(&name) {
+                *more = true;
+                return true;
+            }
+            if state.parked.contains_key(&app) {
+                return true;
+            }
+            if state.busy.len() >= TASKS {
+                state.dirty.insert(queues::partition_of(app, key));
+                return false;
+            }
+            state.busy.insert(name.clone(), false);
+        }
+        let worker = self.clone();
+        self.inner.tasks.spawn("work.key", async move {
+            worker.work(&name).await;
+            worker.end(&name);
+        });
+        true
+    }
+
+    /// Works a key off until it is empty or must wait.
+    async fn work(&self, name: &KeyName) {
+        let (app, key) = name;
+        let ending = self.inner.tasks.draining();
+        while !ending.is_cancelled() {
+            let Ok(_permit) = self.inner.permits.acquire().await else { return };
+            let items = match self.inner.queues.of_key(*app, key, self.inner.options.batch).await {
+                Ok(items) => items,
+                Err(error) => {
+                    tracing::warn!(app = app.0, queue = self.inner.options.queue, %error, "a queue could not be read");
+                    return self.later(*app, key, self.inner.clock.now().plus_ms(AGAIN_MS));
+                }
+            };
+            if items.is_empty() {
+                let mut state = self.inner.state.lock();
+                match state.busy.get_mut(name) {
+                    Some(more) if *more => *more = false,
+                    _ => return,
+                }
+                continue;
+            }
+            let worked = self.inner.handler.work(*app, key, &items).await;
+            if !worked.done.is_empty()
+                && let Err(error) = self.inner.queues.ack(&worked.done).await
+            {
+                let queue = self.inner.options.queue;
+                tracing::warn!(app = app.0, queue, %error, "finished work could not be marked; it will be done again");
+                return self.later(*app, key, self.inner.clock.now().plus_ms(AGAIN_MS));
+            }
+            match worked.next {
+                Next::More => {}
+                Next::At(at) => return self.later(*app, key, at),
+                Next::Park(span) => {
+                    let until = self.inner.clock.mono() + span;
+                    self.inner.state.lock().parked.insert(*app, until);
+                    let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+                    return self.later(*app, key, self.inner.clock.now().plus_ms(ms));
+                }
+            }
+        }
+    }
+
+    fn end(&self, name: &KeyName) {
+        let mut state = self.inner.state.lock();
+        // What came while the key had to wait is found when it is looked at again.
+        if state.busy.remove(name).unwrap_or(false) {
+            state.dirty.insert(queues::partition_of(name.0, &name.1));
+            drop(state);
+            self.inner.wake.notify_one();
+        }
+    }
+
+    fn later(&self, app: SdkAppId, key: &str, at: UnixMillis) {
+        self.inner.state.lock().later.insert((at, queues::partition_of(app, key)));
+        self.inner.wake.notify_one();
+    }
+
+    fn partition_later(&self, partition: u16, ms: u64) {
+        self.inner.state.lock().later.insert((self.inner.clock.now().plus_ms(ms), partition));
+        self.inner.wake.notify_one();
+    }
+}
