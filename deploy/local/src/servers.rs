@@ -11,7 +11,7 @@ mod nats;
 mod redis;
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,9 +40,35 @@ pub struct Node {
     pub ready: String,
     /// How long that may take.
     pub patience: Duration,
+    /// How it is seen that it has found its peers.
+    pub peers: Peers,
+}
+
+/// How it is seen that a node has found its peers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub enum Peers {
+    /// It has none.
+    #[default]
+    None,
+    /// Its log says all of these.
+    Logged(Vec<String>),
+    /// This page of its monitor names all of these.
+    Shown(String, String, Vec<String>),
 }
 
 impl Node {
+    /// Whether it has found its peers.
+    #[must_use]
+    pub fn joined(&self) -> bool {
+        match &self.peers {
+            Peers::None => true,
+            Peers::Logged(lines) => lines.iter().all(|line| self.said(0, line)),
+            Peers::Shown(monitor, path, names) => {
+                page(monitor, path).is_ok_and(|page| names.iter().all(|name| page.contains(name)))
+            }
+        }
+    }
+
     fn log_end(&self) -> u64 {
         fs::metadata(&self.launch.log).map_or(0, |meta| meta.len())
     }
@@ -83,6 +109,37 @@ impl Node {
     pub fn log_tail(&self) -> String {
         tail(&self.launch.log)
     }
+}
+
+/// Starts nodes all at once and waits until they take clients and know each other.
+pub(crate) fn run_all<T: Send>(
+    nodes: &[Node],
+    start: impl Fn(&Launch) -> Result<(Process, T)> + Sync,
+) -> Result<Vec<(Process, T)>> {
+    let start = &start;
+    let started = std::thread::scope(|scope| {
+        let starts: Vec<_> = nodes.iter().map(|node| scope.spawn(move || node.run(start))).collect();
+        starts.into_iter().map(|start| start.join().expect("starting does not panic")).collect::<Vec<_>>()
+    });
+    let end = Instant::now() + Duration::from_secs(60);
+    while started.iter().all(Result::is_ok) && !nodes.iter().all(Node::joined) {
+        if Instant::now() > end {
+            // What runs is ended by whoever holds it.
+            bail!("{} does not find its peers:\n{}", nodes[0].name, nodes[0].log_tail());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    started.into_iter().collect()
+}
+
+/// A page of a server's own HTTP monitor on loopback.
+fn page(address: &str, path: &str) -> Result<String> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The last lines of a log file.
@@ -127,7 +184,9 @@ impl Server {
         let addresses = nodes.iter().map(|node| node.address.clone()).collect();
         let running = nodes.iter().map(|_| parking::Slot::default()).collect();
         let server = Self { nodes, addresses, login, running, folder: Some((sweep, folder)) };
-        (0..server.nodes.len()).try_for_each(|node| server.start_blocking(node))?;
+        for (slot, started) in server.running.iter().zip(run_all(&server.nodes, Launch::guarded)?) {
+            *slot.lock().expect("no panic while held") = Some(started);
+        }
         Ok(server)
     }
 

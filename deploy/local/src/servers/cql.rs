@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Node, Server, install};
+use super::{Node, Peers, Server, install};
 use crate::certs::Tls;
 use crate::ports::{self, Holder};
 use crate::process::Launch;
@@ -78,7 +78,7 @@ impl Cql {
         Server::start(login, |folder| self.plan(folder, &Holder::own()))
     }
 
-    /// Says how to run it in `folder`, on a network of `holder`. The nodes are to be started one after the other.
+    /// Says how to run it in `folder`, on a network of `holder`. The nodes are to be started together.
     ///
     /// # Errors
     /// When it cannot be installed, or the folder cannot be written.
@@ -91,7 +91,17 @@ impl Cql {
             let name = format!("cql-{}", index + 1);
             let home = folder.join(&name);
             fs::create_dir_all(&home)?;
-            fs::write(home.join("cassandra.yaml"), self.config(&home, *address, addresses[0], storage, clients))?;
+            let seeds: Vec<_> = addresses.iter().map(|seed| format!("{seed}:{storage}")).collect();
+            let others = seeds.iter().enumerate().filter(|(other, _)| *other != index);
+            let others = others.map(|(_, peer)| format!("/{peer} is now UP"));
+            let place = Place {
+                address: *address,
+                token: token(index, addresses.len()),
+                seeds: seeds.join(","),
+                storage,
+                clients,
+            };
+            fs::write(home.join("cassandra.yaml"), self.config(&home, &place))?;
             fs::write(home.join("logback.xml"), LOGBACK)?;
             Ok(Node {
                 address: format!("{address}:{clients}"),
@@ -103,13 +113,15 @@ impl Cql {
                 },
                 ready: "Starting listening for CQL clients".to_owned(),
                 patience: Duration::from_secs(150),
+                peers: Peers::Logged(others.collect()),
                 name,
             })
         };
         addresses.iter().enumerate().map(plan).collect()
     }
 
-    fn config(&self, home: &Path, address: Ipv4Addr, seed: Ipv4Addr, storage: u16, clients: u16) -> String {
+    fn config(&self, home: &Path, place: &Place) -> String {
+        let Place { address, token, seeds, storage, clients } = place;
         let home = home.display();
         let sync = if self.durable {
             "commitlog_sync: batch"
@@ -121,7 +133,9 @@ impl Cql {
         let tls = self.tls.as_ref().map(|tls| pem(&home.to_string(), tls)).unwrap_or_default();
         format!(
             "cluster_name: linnet-local
-num_tokens: 16
+num_tokens: 1
+initial_token: {token}
+auto_bootstrap: false
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 data_file_directories: [ \"{home}/data\" ]
 commitlog_directory: \"{home}/commitlog\"
@@ -133,7 +147,7 @@ commitlog_segment_size: 8MiB
 commitlog_total_space: 64MiB
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
-    parameters: [ {{ seeds: \"{seed}:{storage}\" }} ]
+    parameters: [ {{ seeds: \"{seeds}\" }} ]
 listen_address: {address}
 rpc_address: {address}
 storage_port: {storage}
@@ -152,6 +166,21 @@ disk_optimization_strategy: ssd
 {auth}{tls}"
         )
     }
+}
+
+/// Where one node is.
+struct Place {
+    address: Ipv4Addr,
+    token: i64,
+    seeds: String,
+    storage: u16,
+    clients: u16,
+}
+
+/// Evenly spread tokens, known beforehand: new nodes have nothing to hand over, so they may all start at once.
+fn token(index: usize, nodes: usize) -> i64 {
+    let step = u64::MAX / nodes as u64;
+    i64::MIN.wrapping_add_unsigned(step * index as u64)
 }
 
 /// Client encryption from PEM files; the key and the certificates are one file there.
@@ -175,6 +204,9 @@ fn pem(home: &str, tls: &Tls) -> String {
 fn arguments(home: &Path, jars: &Path, release: u32) -> Vec<String> {
     let heap = std::env::var("LINNET_CQL_HEAP").unwrap_or_else(|_| "448m".to_owned());
     let mut args = vec![format!("-Xms{heap}"), format!("-Xmx{heap}"), "-XX:+UseSerialGC".to_owned()];
+    // Half the processor time until it takes clients: the quick compiler only, and jars from a package are not verified.
+    let quick = ["-XX:TieredStopAtLevel=1", "-XX:+UnlockDiagnosticVMOptions", "-XX:-BytecodeVerificationRemote"];
+    args.extend(quick.map(str::to_owned));
     if release >= 18 {
         args.push("-Djava.security.manager=allow".to_owned());
     }

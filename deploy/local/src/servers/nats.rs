@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Node, Server, install};
+use super::{Node, Peers, Server, install};
 use crate::certs::Tls;
 use crate::ports::{self, Holder};
 use crate::process::Launch;
@@ -53,16 +53,7 @@ impl Nats {
 
     pub(super) fn start_blocking(&self) -> Result<Server> {
         let login = self.users.first().map(|user| (user.user.clone(), user.password.clone()));
-        let count = self.nodes.max(1);
-        let server = Server::start(login, |folder| self.plan(folder, &Holder::own()))?;
-        if count > 1 {
-            let end = std::time::Instant::now() + Duration::from_secs(20);
-            while !joined(&server.nodes) {
-                anyhow::ensure!(std::time::Instant::now() < end, "the NATS nodes do not find each other");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        Ok(server)
+        Server::start(login, |folder| self.plan(folder, &Holder::own()))
     }
 
     /// Says how to run it in `folder`, on ports of `holder`.
@@ -72,14 +63,19 @@ impl Nats {
     pub fn plan(&self, folder: &Path, holder: &Holder) -> Result<Vec<Node>> {
         let program = program()?;
         let count = self.nodes.max(1);
-        let ports = ports::take(2 * count, holder)?;
-        let (clients, routes) = ports.split_at(count);
+        let ports = ports::take(3 * count, holder)?;
+        let (clients, rest) = ports.split_at(count);
+        let (routes, monitors) = rest.split_at(count);
         (0..count)
             .map(|index| {
                 let name = format!("nats-{}", index + 1);
                 fs::create_dir_all(folder)?;
                 let config = folder.join(format!("{name}.conf"));
-                fs::write(&config, self.config(&name, clients[index], routes, index)?)?;
+                let others = (0..count).filter(|other| *other != index);
+                let shown = others.map(|other| format!("\"remote_name\": \"nats-{}\"", other + 1)).collect();
+                let monitor = format!("127.0.0.1:{}", monitors[index]);
+                let text = self.config(&name, clients[index], routes, index)?;
+                fs::write(&config, format!("{text}http: \"{monitor}\"\n"))?;
                 let args = vec!["-c".to_owned(), config.display().to_string()];
                 let log = folder.join(format!("{name}.log"));
                 Ok(Node {
@@ -87,6 +83,7 @@ impl Nats {
                     launch: Launch { program: program.clone(), args, env: Vec::new(), log },
                     ready: "Server is ready".to_owned(),
                     patience: Duration::from_secs(20),
+                    peers: if count > 1 { Peers::Shown(monitor, "/routez".to_owned(), shown) } else { Peers::None },
                     name,
                 })
             })
@@ -134,15 +131,6 @@ impl Nats {
         }
         Ok(text)
     }
-}
-
-/// Whether every node has a route to every other.
-pub(crate) fn joined(nodes: &[Node]) -> bool {
-    // Each logs a line per route, several per peer; the cluster name of a peer is in the line of the first.
-    nodes.iter().all(|node| {
-        let log = fs::read_to_string(&node.launch.log).unwrap_or_default();
-        log.matches("Route connection created").count() >= nodes.len() - 1
-    })
 }
 
 fn program() -> Result<PathBuf> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Node, Server, install};
+use super::{Node, Peers, Server, install};
 use crate::certs::Tls;
 use crate::ports::{self, Holder};
 use crate::process::Launch;
@@ -65,6 +65,7 @@ impl Redis {
                 },
                 ready: "Ready to accept connections".to_owned(),
                 patience: Duration::from_secs(20),
+                peers: Peers::None,
                 name,
             })
         };
