@@ -70,8 +70,9 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn service_main(service: Service) -> ExitCode {
     let command = clap::Command::new("linnet").bin_name(format!("linnet-{service}")).version(env!("CARGO_PKG_VERSION"));
-    let command = command.about(format!("The {service} service, as `linnet serve --role {service}` runs it"));
-    let command = serve::ServeOptions::augment_args(command);
+    let command = serve::ServeOptions::augment_args(command)
+        .about(format!("The {service} service, as `linnet serve --role {service}` runs it"))
+        .after_help(format!("Example:\n  linnet-{service} --print-config"));
     let options = serve::ServeOptions::from_arg_matches(&command.get_matches()).unwrap_or_else(|wrong| wrong.exit());
     finish(serve::run(Roles::one(service), options))
 }
