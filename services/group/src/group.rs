@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! activate: claim guard -> resume -> fence log -> load index -> open stream -> commands
-//! command:  check rules -> change, events: one guarded batch   Stale, Unknown -> actor ends, callers retry
+//! command:  check rules -> change, events, tip: one guarded batch   Stale, Unknown -> actor ends, callers retry
 //!                             |  durable here
 //!                             +-> tip appended (if stored) -> control records and tip published in their place
-//!                             +-> events: outbox -> callback queue, in order, acknowledged
+//!                             +-> events, tips: outbox -> callback queue, log, in order, acknowledged
 //! send:     check again -> shape -> append with all that waits -> acknowledge -> publish
 //! ```
 
 mod append;
+mod intents;
 mod join;
 mod live;
 mod members;
@@ -38,11 +39,12 @@ use tokio::sync::mpsc;
 use crate::error::{Result, busy, from_store, unknown};
 use crate::hub::{Handle, Sending};
 use crate::index::Index;
-use crate::rules::{self, Act, Rank, TipFate};
+use crate::rules::{self, Act, Rank};
 use crate::shaping::Bucket;
 use crate::shared::Shared;
-use crate::tips::{self, Person, Place, Tip};
+use crate::tips::{self, Place};
 
+pub(crate) use intents::Drafted;
 pub(crate) use live::Live;
 pub(crate) use members::Add;
 pub(crate) use outbox::events as outbox_events;
@@ -106,7 +108,7 @@ pub(crate) async fn start(shared: &Shared, mut held: GroupGuard) -> Result<Handl
     let (mailbox, commands) = mpsc::channel(shared.config.mailbox);
     let handle = Handle { conv: held.conv(), kind, mailbox };
     let now = shared.clock.now();
-    let group = Group {
+    let mut group = Group {
         epoch: held.epoch(),
         head: Seq(fence.head_seq),
         head_ord: fence.head_ord,
@@ -130,6 +132,7 @@ pub(crate) async fn start(shared: &Shared, mut held: GroupGuard) -> Result<Handl
         dismissed: false,
     };
     group.recover(fence.last_time_ms).await?;
+    group.finish_tips().await?;
     shared.tasks.spawn("group.actor", group.run(commands));
     Ok(handle)
 }
@@ -173,8 +176,14 @@ impl Group {
     }
 
     fn place(&self) -> Place<'_> {
+        self.place_after(0)
+    }
+
+    /// The group once `coming` members more (or, below 0, fewer) are in it.
+    fn place_after(&self, coming: i64) -> Place<'_> {
         let record = self.record();
-        Place { group: record.group.as_str(), name: &record.name, member_count: self.count() }
+        let count = i64::from(self.count()) + coming;
+        Place { group: record.group.as_str(), name: &record.name, member_count: u32::try_from(count).unwrap_or(0) }
     }
 
     /// What the holder of the claim learns from a failed store call.
@@ -255,7 +264,7 @@ impl Group {
             return Err(unknown());
         }
         let edits = change.users.clone();
-        let events = !change.events.is_empty();
+        let events = change.events.iter().map(|event| intents::is_intent(&event.event)).reduce(|all, one| all && one);
         let before = self.record().member_count;
         let groups = self.shared.groups.clone();
         let done = groups.apply(&mut self.held, change).await;
@@ -268,7 +277,9 @@ impl Group {
         self.confirmed = self.shared.clock.mono();
         self.index.take(edits);
         self.version += 1;
-        self.outbox.dirty |= events;
+        if let Some(only_intents) = events {
+            self.outbox.added(only_intents, self.shared.clock.now());
+        }
         if !done.added.is_empty() || !done.removed.is_empty() {
             self.named = None;
             self.full_told &= done.removed.is_empty();
@@ -334,39 +345,18 @@ impl Group {
         self.stream.publish(records, head, &audience, PublishOptions { live, shaped, register });
     }
 
-    /// Tells what changed: control records first, so that members who left do not see what follows, then the tip.
-    pub(crate) async fn tell(&mut self, controls: Vec<Control>, tip: Option<(Tip, &Origin, Person)>, also: &[UserId]) {
+    /// Tells what changed: control records first, so that members who left do not see what follows, then the tips.
+    pub(crate) async fn tell(
+        &mut self,
+        controls: Vec<Control>,
+        tips: impl IntoIterator<Item = Drafted> + Send,
+        also: &[UserId],
+    ) {
         let mut records: Vec<Record> = controls.into_iter().map(control_record).collect();
-        if let Some((tip, origin, operator)) = tip
-            && let Some(message) = self.tip_message(&tip, origin, &operator).await
-        {
-            records.push(message_record(message, String::new()));
+        for tip in tips {
+            records.extend(self.store_tip(tip).await.map(|message| message_record(message, String::new())));
         }
         self.publish(records, also);
-    }
-
-    /// The tip as it goes out, stored if its kind says so; `None` when it is switched off or could not be stored.
-    async fn tip_message(&mut self, tip: &Tip, origin: &Origin, operator: &Person) -> Option<Message> {
-        let fate = rules::tip_fate(self.kind(), tip.family());
-        let hidden = self.kind() == GroupType::Work && !self.record().activated && self.app.settings.work_activation;
-        if fate == TipFate::Off || hidden {
-            return None;
-        }
-        let mut message = tips::message(tip, self.place(), origin, operator);
-        message.random = self.shared.rng.u32();
-        message.content_hash = linnet_admission::content_hash(&message.body, "");
-        message.origin_platform.clone_from(&origin.platform);
-        message.time_ms = self.now().0.max(self.last_ms);
-        if fate == TipFate::Sent {
-            return Some(message);
-        }
-        match self.append(vec![message]).await.pop() {
-            Some(Ok(stored)) => Some(stored),
-            _ => {
-                tracing::warn!("a tip of a group could not be stored");
-                None
-            }
-        }
     }
 
     /// Sends a notice to some users, outside the group's stream.

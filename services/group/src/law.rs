@@ -27,6 +27,8 @@ pub(crate) struct Law {
     pub(crate) append: Histogram,
     /// Best-effort webhooks that could not be handed over.
     pub(crate) posts_lost: Counter,
+    /// Tips an owner before had announced with a change and not stored.
+    pub(crate) tips_finished: Counter,
 }
 
 impl Law {
@@ -44,6 +46,7 @@ impl Law {
             active: scope.gauge("active", "groups in memory"),
             append: scope.seconds("append_seconds", "time of one append to a log"),
             posts_lost: scope.counter("posts_lost", "best-effort webhooks that could not be handed over"),
+            tips_finished: scope.counter("tips_finished", "tips stored for an owner that died before it came to them"),
         })
     }
 

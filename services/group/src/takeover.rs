@@ -56,7 +56,10 @@ impl Shared {
         loop {
             let rows = self.groups.outbox(&held, 0, PAGE).await.map_err(store)?;
             let Some(last) = rows.last().map(|row| row.no) else { break };
-            self.enqueue(outbox_events(open.app, open.conv, rows)).await?;
+            let events = outbox_events(open.app, open.conv, &rows);
+            if !events.is_empty() {
+                self.enqueue(events).await?;
+            }
             self.groups.ack_outbox(&mut held, last).await.map_err(store)?;
         }
         self.groups.resume(&mut held).await.map_err(store)?;

@@ -17,7 +17,7 @@ use linnet_runtime::status;
 use linnet_store::logs::{LogHead, LogId};
 use linnet_types::{AppSettings, GroupType, Seq, UserId, code};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::service::Service;
 use crate::state::{Ctx, Shared, Shown, Subject};
 use crate::stored::Row;
@@ -176,46 +176,54 @@ pub(crate) async fn enqueue(ctx: &Ctx, events: Vec<Event>) -> Result<()> {
     Ok(())
 }
 
-/// Attempts at an event about a call; what a kill takes with it is lost.
-const ATTEMPTS: u32 = 20;
+/// Time given to an event about a call; its caller waits for it.
+const TELL: Duration = Duration::from_secs(3);
+/// Of that, what is given to the events of the messages before it.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Tells the app of a call that stored nothing of its own, without making the caller wait: after the events of the
-    /// messages up to `seq`, with all unread messages of `user`, who has something new with `peer`.
-    pub(crate) fn tell_later(
+    /// Stores the event of a call that stored nothing of its own, with all unread messages of `user`, who has something new
+    /// with `peer`. Durable when this returns, so the caller is answered afterwards; comes after the events of the messages
+    /// up to `seq`, unless those are held up.
+    ///
+    /// # Errors
+    /// Retryable: the caller repeats the call, which tells the same event again.
+    pub(crate) async fn tell(
         &self,
         id: LogId,
         seq: u64,
-        user: UserId,
-        peer: UserId,
-        event: impl FnOnce(u64) -> Event + Send + 'static,
-    ) {
-        let service = self.clone();
-        self.ctx.tasks.spawn("webhook.call", async move {
-            let ctx = &service.ctx;
-            let mut wait = RETRY;
-            let mut event = Some(event);
-            let mut ready = None;
-            for _ in 0..ATTEMPTS {
-                let behind = service.owners.active(id).is_some_and(|handle| handle.shared.cursor() < seq);
-                if !behind {
-                    if ready.is_none()
-                        && let Ok(unread) = total_unread(ctx, id.app.0, &user, peer.as_str()).await
-                    {
-                        ready = event.take().map(|event| event(unread));
-                    }
-                    if let Some(event) = &ready
-                        && enqueue(ctx, vec![event.clone()]).await.is_ok()
-                    {
-                        ctx.meters.events(1);
-                        return;
-                    }
+        user: &UserId,
+        peer: &UserId,
+        event: impl FnOnce(u64) -> Event,
+    ) -> Result<()> {
+        let ctx = &self.ctx;
+        let began = ctx.clock.mono();
+        let mut wait = RETRY;
+        let mut event = Some(event);
+        let mut ready = None;
+        loop {
+            let waited = ctx.clock.mono().saturating_sub(began);
+            let behind = self.owners.active(id).is_some_and(|handle| handle.shared.cursor() < seq);
+            if !behind || waited >= TELL_AFTER {
+                if ready.is_none()
+                    && let Ok(unread) = total_unread(ctx, id.app.0, user, peer.as_str()).await
+                {
+                    ready = event.take().map(|event| event(unread));
                 }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY_MAX);
+                if let Some(event) = &ready
+                    && enqueue(ctx, vec![event.clone()]).await.is_ok()
+                {
+                    ctx.meters.events(1);
+                    return Ok(());
+                }
             }
-            tracing::warn!(conv = id.conv.0, "an event about a call was given up");
-        });
+            if waited >= TELL {
+                tracing::warn!(conv = id.conv.0, "an event about a call is not stored; the call is refused");
+                return Err(Error::Busy("the app could not be told of it; repeat the call".to_owned()));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(TELL_AFTER / 4);
+        }
     }
 }
 

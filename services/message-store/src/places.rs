@@ -14,7 +14,7 @@ use linnet_runtime::status;
 use linnet_store::conversations::Entry;
 use linnet_store::logs::{LogHead, LogId};
 use linnet_store::positions::{Placed, Position};
-use linnet_types::{ConvId, ConversationKey, GroupId, GroupType, SdkAppId, Seq, UnixMillis, UserId, code};
+use linnet_types::{AppSettings, ConvId, ConversationKey, GroupId, GroupType, SdkAppId, Seq, UnixMillis, UserId, code};
 
 use crate::actor::{Command, only};
 use crate::effects::{self, CALL};
@@ -24,6 +24,9 @@ use crate::state::log_id;
 use crate::unread::{self, Place, Tail};
 use crate::webhook::{self, C2C_READ};
 
+/// A call that finds the position where it wants it, moved this lately, tells the app again. The webhook queue knows for
+/// longer what it has delivered.
+const TOLD_AGAIN_MS: u64 = 600_000;
 /// Own messages looked for behind a position that is not the head.
 const OWN_AFTER: usize = 4_096;
 
@@ -85,27 +88,39 @@ impl Service {
         if seq == 0 {
             return Ok(ReadC2cReply::default());
         }
-        let now = self.ctx.clock.now();
         let place = self.move_place(id, &head, &reader, format!("C2C:{peer}"), seq).await?;
+        let origin = request.origin.unwrap_or_default();
+        let app = self.ctx.apps.get(id.app).await?;
+        let at = UnixMillis(place.read_ms);
         if place.moved {
-            let origin = request.origin.unwrap_or_default();
-            self.tell_read(id, &reader, &peer, seq, now, &origin).await?;
+            self.show_read(id, &app.settings, &reader, &peer, seq, at, &origin)?;
+        }
+        // The call that moved the position may not have come so far as to tell the app.
+        let again = place.read_seq == seq && self.ctx.clock.now().since(at) < TOLD_AGAIN_MS;
+        if (place.moved || again) && app.settings.webhook_on(C2C_READ) {
+            self.tell(id, 0, &reader, &peer, |unread| {
+                let body = webhook::c2c_read(reader.as_str(), peer.as_str(), at.secs(), unread, at);
+                let what = format!("read-{reader}-{seq}");
+                webhook::called(id.app.0, id.conv.0, C2C_READ, &what, &origin, at).event(body)
+            })
+            .await?;
         }
         Ok(ReadC2cReply { read_seq: place.read_seq })
     }
 
-    /// The peer sees how far his messages are read, the reader's other devices that they are; the app too.
-    async fn tell_read(
+    /// The peer sees how far his messages are read, the reader's other devices that they are.
+    #[expect(clippy::too_many_arguments, reason = "all of it is the read position")]
+    fn show_read(
         &self,
         id: LogId,
+        settings: &AppSettings,
         reader: &UserId,
         peer: &UserId,
         seq: u64,
-        now: UnixMillis,
+        at: UnixMillis,
         origin: &Origin,
     ) -> Result<()> {
-        let app = self.ctx.apps.get(id.app).await?;
-        let read = Read { reader: reader.as_str().to_owned(), seq, time_ms: now.0 };
+        let read = Read { reader: reader.as_str().to_owned(), seq, time_ms: at.0 };
         let told = Record { only: only(peer), kind: Some(record::Kind::Read(read)), ..Record::default() };
         let own = Record {
             only: only(reader),
@@ -113,17 +128,8 @@ impl Service {
             kind: Some(record::Kind::Changed(Changed { what: "read".to_owned(), conv: format!("C2C:{peer}"), seq })),
         };
         let records = if reader == peer { vec![own] } else { vec![told, own] };
-        let opening = pair_opening(id.app, id.conv, reader, peer, &app.settings);
-        self.owners.post(&opening, Command::Publish(records))?;
-        if app.settings.webhook_on(C2C_READ) {
-            let (reader, peer, origin) = (reader.clone(), peer.clone(), origin.clone());
-            self.tell_later(id, 0, reader.clone(), peer.clone(), move |unread| {
-                let body = webhook::c2c_read(reader.as_str(), peer.as_str(), now.secs(), unread, now);
-                let what = format!("read-{reader}-{seq}");
-                webhook::called(id.app.0, id.conv.0, C2C_READ, &what, &origin, now).event(body)
-            });
-        }
-        Ok(())
+        let opening = pair_opening(id.app, id.conv, reader, peer, settings);
+        self.owners.post(&opening, Command::Publish(records))
     }
 
     /// Moves the reader's position to `seq`, never back; his owner writes it. Answers where it is.
@@ -241,7 +247,7 @@ impl Service {
         if place != Place::from(&old) {
             self.ctx.positions.set(app, &[Placed { user, conv, position: place.position(read_at) }]).await?;
         }
-        Ok(TouchReply { moved, read_seq: place.read_seq })
+        Ok(TouchReply { moved, read_seq: place.read_seq, read_ms: read_at.0 })
     }
 
     /// Stores a user's place; the caller has his turn.

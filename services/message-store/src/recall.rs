@@ -18,6 +18,9 @@ use crate::webhook::{self, C2C_RECALLED};
 
 /// Messages of one call.
 const MOST: usize = 100;
+/// A call that finds a message recalled this lately tells the app again: the call before may not have come so far. The
+/// webhook queue knows for longer what it has delivered.
+const TOLD_AGAIN_MS: u64 = 3_600_000;
 
 impl Service {
     /// Recalls messages; each has its own code.
@@ -55,9 +58,10 @@ impl Service {
         let revoked = self.ask_revoke(&opening, &request, seqs, &origin).await?;
         self.unread_changed(opening.id, &settings.settings, &revoked);
         if settings.settings.webhook_on(C2C_RECALLED) {
-            for one in revoked.iter().filter(|one| one.code == 0) {
-                self.tell_recalled(opening.id, one.clone(), origin.clone());
-            }
+            let now = self.ctx.clock.now();
+            let lately = |one: &&Revoked| now.since(UnixMillis(one.marked_ms)) < TOLD_AGAIN_MS;
+            let told = revoked.iter().filter(|one| one.marked_ms > 0).filter(lately);
+            futures::future::try_join_all(told.map(|one| self.tell_recalled(opening.id, one, &origin))).await?;
         }
         Ok(reply(revoked))
     }
@@ -77,20 +81,23 @@ impl Service {
             max_age_s: u64::from(request.max_age_s),
             sender: request.sender.clone(),
             group_epoch: Epoch(request.group_epoch),
+            mark_ms: request.mark_ms,
             reply,
         };
         self.owners.post(opening, Command::Revoke(revoke))?;
         revoked.await.map_err(|_| Error::Moved)?
     }
 
-    fn tell_recalled(&self, id: LogId, one: Revoked, origin: Origin) {
-        let now = self.ctx.clock.now();
+    /// Its time and name are those of the stored mark: told twice, it is one event.
+    async fn tell_recalled(&self, id: LogId, one: &Revoked, origin: &Origin) -> Result<()> {
+        let at = UnixMillis(one.marked_ms);
         let (to, from) = (UserId::trusted(one.to.as_str()), UserId::trusted(one.from.as_str()));
-        self.tell_later(id, one.seq, to, from, move |unread| {
-            let body = webhook::c2c_recalled(&one.from, &one.to, &one.msg_key, unread, now);
+        self.tell(id, one.seq, &to, &from, |unread| {
+            let body = webhook::c2c_recalled(&one.from, &one.to, &one.msg_key, unread, at);
             let what = format!("recall-{}", one.seq);
-            webhook::called(id.app.0, id.conv.0, C2C_RECALLED, &what, &origin, now).event(body)
-        });
+            webhook::called(id.app.0, id.conv.0, C2C_RECALLED, &what, origin, at).event(body)
+        })
+        .await
     }
 
     /// Totals that are kept for webhooks hear of a recall.

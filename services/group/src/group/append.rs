@@ -190,7 +190,7 @@ impl Group {
         Ok(stored)
     }
 
-    async fn read(&self, from_seq: u64) -> Result<Vec<Message>> {
+    pub(super) async fn read(&self, from_seq: u64) -> Result<Vec<Message>> {
         let request = HistoryRequest {
             app: self.held.app().0,
             conv: self.held.conv().0,

@@ -7,6 +7,7 @@ use linnet_store::groups::{Application, Change, Edit, UserEdit};
 use linnet_types::{GroupType, Refusal, Role, UserId, code};
 use serde_json::json;
 
+use super::members::{Entering, How};
 use super::{Group, control};
 use crate::error::{Result, no_right};
 use crate::hooks::command;
@@ -71,19 +72,12 @@ impl Group {
     /// Makes a member of somebody who comes on his own.
     async fn enter(&mut self, user: &UserId, origin: &Origin, people: &People) -> Result<()> {
         if self.room() == 0 {
-            self.admit(&[], true, origin, "Apply").await?;
+            self.tell_full(true, origin).await?;
             return Err(Refusal::new(code::GROUP_FULL, "the group is full"));
         }
-        self.admit(std::slice::from_ref(user), false, origin, "Apply").await?;
-        self.tell_entered(user, origin, people).await;
-        Ok(())
-    }
-
-    async fn tell_entered(&mut self, user: &UserId, origin: &Origin, people: &People) {
-        let joined = control(control::Kind::Joined(Membership { users: vec![user.to_string()] }));
-        let person = self.person(people, user);
-        self.tell(vec![joined], Some((Tip::Joined(vec![person.clone()]), origin, person)), &[]).await;
-        self.changed([user], "joined");
+        let entering = Entering { how: How::Applied, tip: true, people };
+        self.admit(std::slice::from_ref(user), origin, &entering).await?;
+        self.tell_full(false, origin).await
     }
 
     /// Open applications, oldest first.
@@ -126,16 +120,13 @@ impl Group {
             let settled = UserEdit::new(user.clone()).with_application(Edit::Remove);
             self.apply(Change::at(self.now()).user(settled)).await?;
         } else if self.room() == 0 {
-            self.admit(&[], true, &origin, "Apply").await?;
+            self.tell_full(true, &origin).await?;
             return Err(Refusal::new(code::GROUP_FULL, "the group is full"));
         } else {
-            let how = if application.inviter.is_some() { "Invited" } else { "Apply" };
-            self.admit(std::slice::from_ref(&user), false, &origin, how).await?;
-            if application.inviter.is_some() {
-                self.tell_joined(std::slice::from_ref(&user), true, &origin, people).await;
-            } else {
-                self.tell_entered(&user, &origin, people).await;
-            }
+            let how = if application.inviter.is_some() { How::Invited } else { How::Applied };
+            let entering = Entering { how, tip: true, people };
+            self.admit(std::slice::from_ref(&user), &origin, &entering).await?;
+            self.tell_full(false, &origin).await?;
         }
         self.tell_decided(&user, application.inviter.as_ref(), request, &origin);
         Ok(())
@@ -173,11 +164,15 @@ impl Group {
         let gone = std::slice::from_ref(user);
         let change = Change::at(self.now()).user(UserEdit::remove(user.clone()));
         let body = |group: &Self, users: &[UserId]| group.exit_body("Quit", users, origin);
-        let change = self.member_events(change, gone, command::AFTER_EXIT, origin, body);
+        let mut change = self.member_events(change, gone, command::AFTER_EXIT, origin, body);
+        let tip = self.draft(&Tip::Left(vec![person.clone()]), origin, &person, self.place_after(-1));
+        if let Some(tip) = &tip {
+            change = tip.with(change, Some(user));
+        }
         self.apply(change).await?;
         let left = control(control::Kind::Left(Membership { users: vec![user.to_string()] }));
         self.tell(vec![left], None, gone).await;
-        self.tell(Vec::new(), Some((Tip::Left(vec![person.clone()]), origin, person)), &[]).await;
+        self.tell(Vec::new(), tip, &[]).await;
         let notice = self.notice(NoticeKind::Quit, &origin.operator, json!({}));
         self.notify([user], &notice);
         self.changed([user], "left");

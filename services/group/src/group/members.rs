@@ -9,7 +9,7 @@ use linnet_store::groups::{Application, Change, Edit, Member, Restriction, UserE
 use linnet_types::{Refusal, Role, UnixMillis, UserId, code};
 use serde_json::json;
 
-use super::{Group, control, custom_text, set_custom};
+use super::{Drafted, Group, control, custom_text, set_custom};
 use crate::error::{Result, bad, no_right};
 use crate::hooks::{self, Body, command};
 use crate::limits;
@@ -41,6 +41,31 @@ pub(crate) struct Add {
     pub(crate) refused: HashSet<String>,
     /// These are in as many groups as they may be.
     pub(crate) over_cap: HashSet<UserId>,
+}
+
+/// How somebody comes in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    Invited,
+    Applied,
+}
+
+impl How {
+    /// As webhooks name it.
+    fn wire(self) -> &'static str {
+        match self {
+            Self::Invited => "Invited",
+            Self::Applied => "Apply",
+        }
+    }
+}
+
+/// How users become members and what others see of it.
+pub(super) struct Entering<'a> {
+    pub(super) how: How,
+    /// With a tip.
+    pub(super) tip: bool,
+    pub(super) people: &'a People,
 }
 
 /// Why somebody did not get in, worst last: the code when nobody did.
@@ -112,10 +137,9 @@ impl Group {
             results.push(result);
         }
         self.ask_admins(&asked, &add).await?;
-        self.admit(&newcomers, worst == Some(Failed::Full), &add.origin, "Invited").await?;
-        if !newcomers.is_empty() {
-            self.tell_joined(&newcomers, !add.silence, &add.origin, &add.people).await;
-        }
+        let entering = Entering { how: How::Invited, tip: !add.silence, people: &add.people };
+        self.admit(&newcomers, &add.origin, &entering).await?;
+        self.tell_full(worst == Some(Failed::Full), &add.origin).await?;
         match worst {
             Some(why) if results.iter().all(|result| *result == added::FAILED) => Err(refusal(why)),
             _ => Ok(results),
@@ -163,25 +187,42 @@ impl Group {
         Ok(())
     }
 
-    /// Makes users members, with the events of it. `turned_away`: somebody found the group full.
-    pub(super) async fn admit(
-        &mut self,
-        users: &[UserId],
-        turned_away: bool,
-        origin: &Origin,
-        join_type: &str,
-    ) -> Result<()> {
-        for batch in self.batches(users) {
+    /// Makes users members, with the events of it, and tells everybody.
+    pub(super) async fn admit(&mut self, users: &[UserId], origin: &Origin, entering: &Entering<'_>) -> Result<()> {
+        for batch in self.batches(users).map(<[UserId]>::to_vec).collect::<Vec<_>>() {
             let mut change = Change::at(self.now());
-            for user in batch {
+            for user in &batch {
                 change = change.user(UserEdit::put(self.newcomer(user)));
             }
             let body = |group: &Self, users: &[UserId]| {
-                group.body().operator(origin).with("JoinType", join_type).accounts("NewMemberList", users)
+                let body = group.body().operator(origin).with("JoinType", entering.how.wire());
+                body.accounts("NewMemberList", users)
             };
-            change = self.member_events(change, batch, command::AFTER_JOIN, origin, body);
+            change = self.member_events(change, &batch, command::AFTER_JOIN, origin, body);
+            let tip = if entering.tip { self.entry_tip(&batch, origin, entering) } else { None };
+            if let Some(tip) = &tip {
+                change = tip.with(change, only(&batch));
+            }
             self.apply(change).await?;
+            self.tell_joined(&batch, tip, origin, entering.how).await;
         }
+        Ok(())
+    }
+
+    fn entry_tip(&self, users: &[UserId], origin: &Origin, entering: &Entering<'_>) -> Option<Drafted> {
+        let persons: Vec<Person> = users.iter().map(|user| self.person(entering.people, user)).collect();
+        let place = self.place_after(users.len() as i64);
+        match (entering.how, persons.first()) {
+            (How::Applied, Some(person)) => {
+                let person = person.clone();
+                self.draft(&Tip::Joined(persons), origin, &person, place)
+            }
+            _ => self.draft(&Tip::Invited(persons), origin, &self.operator(entering.people, origin), place),
+        }
+    }
+
+    /// The app hears once that the group is full. `turned_away`: somebody found it so.
+    pub(super) async fn tell_full(&mut self, turned_away: bool, origin: &Origin) -> Result<()> {
         if self.full_told || !(turned_away || self.room() == 0) {
             return Ok(());
         }
@@ -218,16 +259,15 @@ impl Group {
         change
     }
 
-    /// Tells everybody of members who were brought in, and the members themselves.
-    pub(super) async fn tell_joined(&mut self, users: &[UserId], tip: bool, origin: &Origin, people: &People) {
-        let persons = users.iter().map(|user| self.person(people, user)).collect();
-        let operator = self.operator(people, origin);
+    /// Tells everybody of new members, and the members themselves.
+    async fn tell_joined(&mut self, users: &[UserId], tip: Option<Drafted>, origin: &Origin, how: How) {
         let names = users.iter().map(ToString::to_string).collect();
         let joined = control(control::Kind::Joined(Membership { users: names }));
-        let tip = tip.then_some((Tip::Invited(persons), origin, operator));
         self.tell(vec![joined], tip, &[]).await;
-        let notice = self.notice(NoticeKind::Invited, &origin.operator, json!({}));
-        self.notify(users, &notice);
+        if how == How::Invited {
+            let notice = self.notice(NoticeKind::Invited, &origin.operator, json!({}));
+            self.notify(users, &notice);
+        }
         self.changed(users, "joined");
     }
 
@@ -254,36 +294,33 @@ impl Group {
         if gone.is_empty() {
             return Ok(());
         }
-        let persons: Vec<Person> = gone.iter().map(|user| self.person(people, user)).collect();
-        for batch in self.batches(&gone) {
+        for batch in self.batches(&gone).map(<[UserId]>::to_vec).collect::<Vec<_>>() {
             let mut change = Change::at(self.now());
-            for user in batch {
+            for user in &batch {
                 change = change.user(UserEdit::remove(user.clone()));
             }
             let body = |group: &Self, users: &[UserId]| group.exit_body("Kicked", users, origin);
-            let change = self.member_events(change, batch, command::AFTER_EXIT, origin, body);
+            change = self.member_events(change, &batch, command::AFTER_EXIT, origin, body);
+            let persons = batch.iter().map(|user| self.person(people, user)).collect();
+            let place = self.place_after(-(batch.len() as i64));
+            let tip = (!silence).then(|| self.draft(&Tip::Kicked(persons), origin, &self.operator(people, origin), place));
+            let tip = tip.flatten();
+            if let Some(tip) = &tip {
+                change = tip.with(change, only(&batch));
+            }
             self.apply(change).await?;
+            self.tell_kicked(&batch, tip).await;
+            let notice = self.notice(NoticeKind::Kicked, &origin.operator, json!({"reason": reason}));
+            self.notify(&batch, &notice);
+            self.changed(&batch, "left");
         }
-        self.tell_kicked(&gone, persons, silence, origin, people).await;
-        let notice = self.notice(NoticeKind::Kicked, &origin.operator, json!({"reason": reason}));
-        self.notify(&gone, &notice);
-        self.changed(&gone, "left");
         Ok(())
     }
 
     /// The record that ends delivery to the removed comes before everything they must not see.
-    pub(super) async fn tell_kicked(
-        &mut self,
-        gone: &[UserId],
-        persons: Vec<Person>,
-        silence: bool,
-        origin: &Origin,
-        people: &People,
-    ) {
+    async fn tell_kicked(&mut self, gone: &[UserId], tip: Option<Drafted>) {
         let users = gone.iter().map(ToString::to_string).collect();
         let kicked = control(control::Kind::Kicked(Membership { users }));
-        let operator = self.operator(people, origin);
-        let tip = (!silence).then_some((Tip::Kicked(persons), origin, operator));
         // Published apart from the tip: the batch that carries the tip goes to members only.
         self.tell(vec![kicked], None, gone).await;
         self.tell(Vec::new(), tip, &[]).await;
@@ -324,10 +361,24 @@ impl Group {
             record.set_role(&user, role);
             change = change.record(record);
         }
+        let card = match &edit.member {
+            Edit::Put(member) => Some(member.name_card.clone()),
+            Edit::Keep | Edit::Remove => None,
+        };
         change = change.user(edit);
         change = self.member_event(change, &request, role, &origin);
+        let role_tip = role.and_then(|role| self.role_tip(&user, role, card, &origin, people));
+        let mute_tip = until.and_then(|until| self.mute_tip(std::slice::from_ref(&user), until, &origin, people));
+        for tip in role_tip.iter().chain(&mute_tip) {
+            change = tip.with(change, Some(&user));
+        }
         self.apply(change).await?;
-        self.tell_member(&user, role, until, &origin, people).await;
+        if let Some(role) = role {
+            self.tell_role(&user, role, role_tip, &origin).await;
+        }
+        if let Some(until) = until {
+            self.tell_muted(std::slice::from_ref(&user), until, mute_tip, &origin).await;
+        }
         Ok(())
     }
 
@@ -405,46 +456,68 @@ impl Group {
         self.event(change, None, command::AFTER_MEMBER, body, origin)
     }
 
-    async fn tell_member(
-        &mut self,
+    fn role_tip(
+        &self,
         user: &UserId,
-        role: Option<Role>,
-        until: Option<UnixMillis>,
+        role: Role,
+        card: Option<String>,
         origin: &Origin,
         people: &People,
-    ) {
-        let operator = self.operator(people, origin);
-        if let Some(role) = role {
-            let person = Person { role: Some(role.wire()), ..self.person(people, user) };
-            let changed = RoleChange { user: user.to_string(), role: role.wire().to_owned() };
-            let (tip, notice) = if role == Role::Admin {
-                (Tip::AdminSet(vec![person]), NoticeKind::AdminSet)
-            } else {
-                (Tip::AdminUnset(vec![person]), NoticeKind::AdminUnset)
-            };
-            self.tell(vec![control(control::Kind::Role(changed))], Some((tip, origin, operator.clone())), &[]).await;
-            let notice = self.notice(notice, &origin.operator, json!({}));
-            self.notify([user], &notice);
-        }
-        if let Some(until) = until {
-            self.tell_muted(std::slice::from_ref(user), until, origin, people).await;
-        }
+    ) -> Option<Drafted> {
+        let mut person = Person { role: Some(role.wire()), ..self.person(people, user) };
+        person.name_card = card.unwrap_or(person.name_card);
+        let tip = if role == Role::Admin { Tip::AdminSet(vec![person]) } else { Tip::AdminUnset(vec![person]) };
+        self.draft(&tip, origin, &self.operator(people, origin), self.place())
+    }
+
+    async fn tell_role(&mut self, user: &UserId, role: Role, tip: Option<Drafted>, origin: &Origin) {
+        let changed = RoleChange { user: user.to_string(), role: role.wire().to_owned() };
+        self.tell(vec![control(control::Kind::Role(changed))], tip, &[]).await;
+        let notice = if role == Role::Admin { NoticeKind::AdminSet } else { NoticeKind::AdminUnset };
+        let notice = self.notice(notice, &origin.operator, json!({}));
+        self.notify([user], &notice);
+    }
+
+    /// The tip of mutes that begin or end.
+    pub(super) fn mute_tip(
+        &self,
+        users: &[UserId],
+        until: UnixMillis,
+        origin: &Origin,
+        people: &People,
+    ) -> Option<Drafted> {
+        let seconds = self.mute_seconds(until);
+        let person = |user: &UserId| Person { mute_time: Some(seconds), ..self.person(people, user) };
+        let tip = Tip::Muted(users.iter().map(person).collect());
+        self.draft(&tip, origin, &self.operator(people, origin), self.place())
+    }
+
+    fn mute_seconds(&self, until: UnixMillis) -> u64 {
+        until.since(self.now()).div_ceil(1_000).min(FOREVER_S)
     }
 
     /// Tells of mutes that begin or end.
-    pub(super) async fn tell_muted(&mut self, users: &[UserId], until: UnixMillis, origin: &Origin, people: &People) {
-        let seconds = until.since(self.now()).div_ceil(1_000).min(FOREVER_S);
-        let persons: Vec<Person> =
-            users.iter().map(|user| Person { mute_time: Some(seconds), ..self.person(people, user) }).collect();
+    pub(super) async fn tell_muted(
+        &mut self,
+        users: &[UserId],
+        until: UnixMillis,
+        tip: Option<Drafted>,
+        origin: &Origin,
+    ) {
+        let seconds = self.mute_seconds(until);
         let controls = users
             .iter()
             .map(|user| control(control::Kind::Muted(Mute { user: user.to_string(), until_ms: until.0 })))
             .collect();
-        let operator = self.operator(people, origin);
-        self.tell(controls, Some((Tip::Muted(persons), origin, operator)), &[]).await;
+        self.tell(controls, tip, &[]).await;
         let notice = self.notice(NoticeKind::Muted, &origin.operator, json!({"muteTime": seconds}));
         self.notify(users, &notice);
     }
+}
+
+/// The account, where it is only one.
+fn only(users: &[UserId]) -> Option<&UserId> {
+    if let [user] = users { Some(user) } else { None }
 }
 
 /// The end of a mute or ban of `seconds`; 0 = it ends now.

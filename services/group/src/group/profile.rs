@@ -38,15 +38,20 @@ impl Group {
             return Ok(());
         }
         let muted = (modified.record.mute_all != self.record().mute_all).then_some(modified.record.mute_all);
+        let name = modified.record.name.clone();
         let mut change = Change::at(self.now()).record(modified.record);
         if modified.told {
             change = self.event(change, None, command::AFTER_INFO, modified.body.operator(&origin), &origin);
         }
+        let seen = !modified.fields.is_empty();
+        let place = tips::Place { name: &name, ..self.place() };
+        let tip = Tip::Profile(modified.fields);
+        let tip = seen.then(|| self.draft(&tip, &origin, &self.operator(people, &origin), place)).flatten();
+        if let Some(tip) = &tip {
+            change = tip.with(change, None);
+        }
         self.apply(change).await?;
         let controls = muted.map(|on| control(control::Kind::MuteAll(on))).into_iter().collect();
-        let operator = self.operator(people, &origin);
-        let seen = !modified.fields.is_empty();
-        let tip = seen.then_some((Tip::Profile(modified.fields), &origin, operator));
         self.tell(controls, tip, &[]).await;
         Ok(())
     }
@@ -137,7 +142,12 @@ impl Group {
         let was = old.as_ref().map(ToString::to_string).unwrap_or_default();
         let body = self.body().operator(origin).with("OldOwner_Account", &was).with("NewOwner_Account", to.as_str());
         let change = Change::at(self.now()).record(record);
-        let change = self.event(change, None, command::AFTER_OWNER, body, origin);
+        let mut change = self.event(change, None, command::AFTER_OWNER, body, origin);
+        let fields = Map::from_iter([("ownerID".to_owned(), Value::from(to.as_str()))]);
+        let tip = self.draft(&Tip::Profile(fields), origin, &self.operator(people, origin), self.place());
+        if let Some(tip) = &tip {
+            change = tip.with(change, None);
+        }
         self.apply(change).await?;
         let role = |user: &UserId, role: Role| {
             let changed = linnet_proto::delivery::RoleChange { user: user.to_string(), role: role.wire().to_owned() };
@@ -145,9 +155,7 @@ impl Group {
         };
         let mut controls = vec![role(to, Role::Owner)];
         controls.extend(old.iter().map(|old| role(old, Role::Member)));
-        let operator = self.operator(people, origin);
-        let fields = Map::from_iter([("ownerID".to_owned(), Value::from(to.as_str()))]);
-        self.tell(controls, Some((Tip::Profile(fields), origin, operator)), &[]).await;
+        self.tell(controls, tip, &[]).await;
         Ok(())
     }
 

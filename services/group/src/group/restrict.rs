@@ -1,19 +1,20 @@
 //! Muting, keeping out, recalling, and notices of the app.
 
-use linnet_proto::delivery::{Membership, Mute, Record, Revoked, record};
+use linnet_proto::delivery::{Membership, Mute, Record, record};
 use linnet_proto::group::{BanRequest, NotifyRequest, RecallRequest, Until};
-use linnet_proto::messages::RevokeRequest;
 use linnet_proto::msg::Origin;
 use linnet_store::groups::{Change, Edit, Restriction, UserEdit, UserState};
 use linnet_types::{Refusal, UnixMillis, UserId, code};
+use prost::Message as _;
 use serde_json::json;
 
+use super::intents::{RECALL, Recall};
 use super::members::{FOREVER_S, mute_edit, until};
-use super::{Group, control};
+use super::{Drafted, Group, control};
 use crate::error::{Result, bad};
 use crate::hooks::command;
 use crate::limits;
-use crate::remote::People;
+use crate::remote::{People, wants};
 use crate::rules::{self, Act, Rank};
 use crate::tips::{NoticeKind, Person, Tip};
 
@@ -44,8 +45,12 @@ impl Group {
                 change = change.user(UserEdit::new(user.clone()).with_mute(mute_edit(until, now, origin)));
             }
         }
+        let tip = self.mute_tip(&users, until, origin, people);
+        if let Some(tip) = &tip {
+            change = tip.with(change, None);
+        }
         self.apply(change).await?;
-        self.tell_muted(&users, until, origin, people).await;
+        self.tell_muted(&users, until, tip, origin).await;
         Ok(())
     }
 
@@ -93,8 +98,14 @@ impl Group {
             change = self.event(change, None, command::AFTER_EXIT, self.exit_body("Kicked", &gone, &origin), &origin);
         }
         let persons: Vec<Person> = users.iter().map(|user| self.person(people, user)).collect();
+        let tip = if self.kind().is_live() { Tip::Banned(persons) } else { Tip::Kicked(persons) };
+        let place = self.place_after(-(gone.len() as i64));
+        let tip = self.draft(&tip, &origin, &self.operator(people, &origin), place);
+        if let Some(tip) = &tip {
+            change = tip.with(change, None);
+        }
         self.apply(change).await?;
-        self.tell_banned(&users, &gone, persons, until, &origin, people).await;
+        self.tell_banned(&users, &gone, tip, until, &origin).await;
         Ok(())
     }
 
@@ -102,10 +113,9 @@ impl Group {
         &mut self,
         users: &[UserId],
         gone: &[UserId],
-        persons: Vec<Person>,
+        tip: Option<Drafted>,
         until: UnixMillis,
         origin: &Origin,
-        people: &People,
     ) {
         let banned = |user: &UserId| control(control::Kind::Banned(Mute { user: user.to_string(), until_ms: until.0 }));
         let mut controls: Vec<_> = users.iter().map(banned).collect();
@@ -114,9 +124,7 @@ impl Group {
             controls.push(control(control::Kind::Kicked(Membership { users })));
         }
         self.tell(controls, None, gone).await;
-        let operator = self.operator(people, origin);
-        let tip = if self.kind().is_live() { Tip::Banned(persons) } else { Tip::Kicked(persons) };
-        self.tell(Vec::new(), Some((tip, origin, operator)), &[]).await;
+        self.tell(Vec::new(), tip, &[]).await;
         let seconds = until.since(self.now()).div_ceil(1_000).min(FOREVER_S);
         let notice = self.notice(NoticeKind::Banned, &origin.operator, json!({"duration": seconds}));
         self.notify(users, &notice);
@@ -137,9 +145,9 @@ impl Group {
         let controls = users.iter().map(lifted).collect();
         let tip = self.kind().is_live().then(|| {
             let persons = users.iter().map(|user| people.person(user)).collect();
-            (Tip::Unbanned(persons), origin, self.operator(people, origin))
+            self.draft(&Tip::Unbanned(persons), origin, &self.operator(people, origin), self.place())
         });
-        self.tell(controls, tip, &[]).await;
+        self.tell(controls, tip.flatten(), &[]).await;
         let notice = self.notice(NoticeKind::Unbanned, &origin.operator, json!({}));
         self.notify(&users, &notice);
         Ok(())
@@ -161,45 +169,21 @@ impl Group {
         let origin = request.origin.clone().unwrap_or_default();
         let rank = self.allow(&origin, Act::RecallOwn).await?;
         let others = rules::allow(self.kind(), rank, Act::RecallOthers).is_ok();
-        let revoke = RevokeRequest {
-            app: self.held.app().0,
-            conv: self.held.conv().0,
+        let recall = Recall {
+            token: self.shared.rng.u64(),
+            mark_ms: self.now().0,
             seqs: request.seqs.clone(),
-            origin: Some(origin.clone()),
             reason: request.reason.clone(),
-            max_age_s: if rank == Rank::App { 0 } else { self.app.settings.recall_s },
             sender: if others { String::new() } else { origin.operator.clone() },
-            group_epoch: self.held.epoch().0,
-            group_id: self.id(),
-            retention_days: self.app.settings.retention_days,
-            group_type: self.kind().wire().to_owned(),
-            ..RevokeRequest::default()
+            max_age_s: if rank == Rank::App { 0 } else { self.app.settings.recall_s },
+            origin: Some(origin),
         };
-        let reply = self.shared.revoke(revoke).await?;
-        let code_of = |seq: &u64| {
-            reply.results.iter().find(|result| result.seq == *seq).map_or(code::GROUP_NO_MSG, |result| result.code)
-        };
-        let codes: Vec<u32> = request.seqs.iter().map(code_of).collect();
-        let done: Vec<u64> =
-            request.seqs.iter().zip(&codes).filter(|(_, code)| **code == code::OK).map(|(seq, _)| *seq).collect();
-        if !done.is_empty() {
-            self.tell_recalled(done, &request.reason, &origin).await;
+        if wants(&self.app.settings, command::AFTER_RECALL) {
+            // Whoever owns the group when the messages are recalled tells the app.
+            let change = Change::at(self.now()).event(None, RECALL, recall.encode_to_vec());
+            self.apply(change).await?;
         }
-        Ok(codes)
-    }
-
-    async fn tell_recalled(&mut self, seqs: Vec<u64>, reason: &str, origin: &Origin) {
-        let list: Vec<_> = seqs.iter().map(|seq| json!({"MsgSeq": seq})).collect();
-        let body = self.body().operator(origin).with("MsgSeqList", &list);
-        let change = self.event(Change::at(self.now()), None, command::AFTER_RECALL, body, origin);
-        if !change.events.is_empty()
-            && let Err(refusal) = self.apply(change).await
-        {
-            tracing::warn!(%refusal, "the webhook of a recall is lost");
-        }
-        let revoked =
-            Revoked { seqs, operator: origin.operator.clone(), reason: reason.to_owned(), ..Revoked::default() };
-        self.publish(vec![Record { kind: Some(record::Kind::Revoked(revoked)), ..Record::default() }], &[]);
+        self.recall_now(&recall).await
     }
 
     /// Sends a notice of the app's backend to everybody, or to some members; who is online gets it.

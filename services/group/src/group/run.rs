@@ -23,7 +23,7 @@ impl Group {
     /// Runs until the group is idle, dismissed, taken by another node, or the node drains.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         self.shared.law.active.inc();
-        self.outbox.dirty = true;
+        self.outbox.look();
         self.announce();
         let draining = self.shared.tasks.draining();
         let mut idle_since = self.shared.clock.mono();

@@ -21,6 +21,8 @@ pub(crate) struct Revoke {
     /// Only this sender's; empty = anybody's.
     pub sender: String,
     pub group_epoch: Epoch,
+    /// Time of the recall where the caller may repeat it; 0 = now.
+    pub mark_ms: u64,
     pub reply: oneshot::Sender<Result<Vec<Revoked>>>,
 }
 
@@ -33,6 +35,8 @@ pub(crate) struct Revoked {
     pub msg_key: String,
     pub from: String,
     pub to: String,
+    /// When it was recalled, by this call or one before; 0 = it is not.
+    pub marked_ms: u64,
 }
 
 /// The codes of one kind of conversation.
@@ -92,7 +96,7 @@ impl Actor {
         let codes = if self.shared.subject.is_pair() { &PAIR } else { &GROUP };
         let refused = |code| Revoked { seq, code, ..Revoked::default() };
         let Some(stored) = self.log.reader().message(Seq(seq)).await? else { return Ok(refused(codes.missing)) };
-        let already = stored.is_revoked();
+        let already = stored.revision.as_ref().and_then(|revision| revision.revoke.clone());
         let row = Row::read(stored);
         let message = &row.message;
         let result = Revoked {
@@ -101,9 +105,16 @@ impl Actor {
             msg_key: key_of(message).to_string(),
             from: message.from.clone(),
             to: self.shared.subject.peer(&message.from).map(|to| to.as_str().to_owned()).unwrap_or_default(),
+            marked_ms: already.as_ref().map_or(0, |mark| mark.time_ms),
         };
+        if let Some(mark) = &already
+            && revoke.mark_ms > 0
+            && (mark.time_ms, &mark.by) == (revoke.mark_ms, &revoke.by)
+        {
+            return Ok(result);
+        }
         let age_ms = self.ctx.clock.now().since(UnixMillis(message.time_ms));
-        let code = if already {
+        let code = if already.is_some() {
             codes.already
         } else if message.kind() == MessageKind::Tip {
             codes.not_recallable
@@ -117,7 +128,8 @@ impl Actor {
         if code != 0 {
             return Ok(Revoked { code, ..result });
         }
-        let mark = Mark { by: revoke.by.clone(), reason: revoke.reason.clone(), time_ms: self.ctx.clock.now().0 };
+        let time_ms = if revoke.mark_ms > 0 { revoke.mark_ms } else { self.ctx.clock.now().0 };
+        let mark = Mark { by: revoke.by.clone(), reason: revoke.reason.clone(), time_ms };
         let revised = self.log.revise(Seq(seq), None, |revision| {
             // Somebody else's recall may have come between: the first one stays.
             let first = revision.revoke.is_none();
@@ -126,17 +138,17 @@ impl Actor {
             }
             first
         });
-        match revised.await {
-            Ok(_) => {}
+        let revision = match revised.await {
+            Ok(revision) => revision,
             Err(logs::Error::NoSuchMessage(_)) => return Ok(Revoked { code: codes.missing, ..result }),
             Err(error) => return Err(error.into()),
-        }
+        };
         self.shared.note_revoked(seq, &result.from);
         self.shared.amend(seq, |row| {
             row.message.revoked = true;
             row.message.revoker.clone_from(&revoke.by);
             row.message.revoke_reason.clone_from(&revoke.reason);
         });
-        Ok(result)
+        Ok(Revoked { marked_ms: revision.revoke.map_or(time_ms, |mark| mark.time_ms), ..result })
     }
 }
