@@ -9,4 +9,5 @@
 pub mod certs;
 pub mod ports;
 pub mod process;
+pub mod relay;
 pub mod servers;

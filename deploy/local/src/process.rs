@@ -1,7 +1,7 @@
 //! Starting, signalling and ending processes: only those we started, and never one that got their id later.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,16 +11,13 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-/// Starts `$@` with its output in `$0`, says its id, and leaves.
-const DETACHED: &str = r#""$@" >>"$0" 2>&1 </dev/null & echo $!"#;
-
-/// As [`DETACHED`], but stays until standard input ends, which it does when its holder dies in whatever way; then ends
-/// what it started.
+/// Starts `$@` with its output in `$0`, says its id, and ends it when standard input ends, which it does when its holder
+/// dies in whatever way; told to keep it, leaves.
 const GUARDED: &str = r#""$@" >>"$0" 2>&1 </dev/null & pid=$!; echo $pid; exec >/dev/null 2>&1
-read -r end; kill -KILL $pid; wait $pid"#;
+read -r end; [ "$end" = keep ] && exit; kill -KILL $pid; wait $pid"#;
 
 /// Removes the folder `$0` when its holder is gone; what runs in it may still be writing.
-const SWEEP: &str = r#"read -r end; for i in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$0" && break; sleep 0.3; done"#;
+const SWEEP: &str = r#"read -r end; [ "$end" = keep ] && exit; for i in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$0" && break; sleep 0.3; done"#;
 
 /// How to start one program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,30 +48,16 @@ pub struct Guard {
 }
 
 impl Launch {
-    /// Starts it so that it outlives us.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn detached(&self) -> Result<Process> {
-        let (process, mut guard) = self.shell(DETACHED)?;
-        guard.shell.wait()?;
-        Ok(process)
-    }
-
-    /// Starts it so that it ends with us, also when we are killed.
+    /// Starts it so that it ends with us, also when we are killed, unless it is released.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn guarded(&self) -> Result<(Process, Guard)> {
-        self.shell(GUARDED)
-    }
-
-    fn shell(&self, script: &str) -> Result<(Process, Guard)> {
         if let Some(folder) = self.log.parent() {
             fs::create_dir_all(folder)?;
         }
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).arg(&self.log).arg(&self.program).args(&self.args);
+        command.args(["-c", GUARDED]).arg(&self.log).arg(&self.program).args(&self.args);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         // A group of its own: Ctrl-C in a terminal is ours to handle, not theirs.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -85,6 +68,17 @@ impl Launch {
         // One that ended at once has no start time; the caller finds it not alive.
         let started = stat(pid).map_or(0, |(_, started)| started);
         Ok((Process { pid, started }, Guard { shell }))
+    }
+}
+
+impl Guard {
+    /// Lets go: what was guarded stays.
+    ///
+    /// # Errors
+    /// When the guard is gone, and with it what it guarded.
+    pub fn release(mut self) -> Result<()> {
+        let mut stdin = self.shell.stdin.take().context("piped")?;
+        stdin.write_all(b"keep\n").context("the guard is gone")
     }
 }
 
@@ -215,9 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_process_outlives_its_shell_and_is_signalled_by_id() {
+    fn a_released_process_outlives_its_guard_and_is_signalled_by_id() {
         let folder = tempfile::tempdir().unwrap();
-        let process = sleeper(folder.path()).detached().unwrap();
+        let (process, guard) = sleeper(folder.path()).guarded().unwrap();
+        guard.release().unwrap();
         assert!(process.alive());
         process.pause().unwrap();
         while !process.paused() {
