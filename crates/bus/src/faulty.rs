@@ -1,6 +1,6 @@
 //! A bus that misbehaves by seed. For simulations only.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use linnet_runtime::metrics::Counter;
 use linnet_runtime::{Rng, Tasks};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::queue::{Event, Limits, Queue, Subscription};
 use crate::subject::Subject;
@@ -64,7 +65,7 @@ struct Inner {
     rng: Rng,
     tasks: Tasks,
     plan: Mutex<FaultPlan>,
-    down: AtomicBool,
+    connected: watch::Sender<bool>,
     queues: Mutex<Vec<Weak<Queue>>>,
     counts: Mutex<FaultCounts>,
     subscriptions: AtomicU64,
@@ -81,7 +82,7 @@ impl Faulty {
                 rng,
                 tasks,
                 plan: Mutex::default(),
-                down: AtomicBool::new(false),
+                connected: watch::Sender::new(true),
                 queues: Mutex::default(),
                 counts: Mutex::default(),
                 subscriptions: AtomicU64::new(0),
@@ -108,13 +109,13 @@ impl Faulty {
 
     /// Every server of the bus is gone: publishing and flushing fail, nothing arrives.
     pub fn down(&self) {
-        self.inner.down.store(true, Ordering::Relaxed);
+        self.inner.connected.send_replace(false);
         self.inner.counts.lock().outages += 1;
     }
 
     /// The bus is back. Subscriptions still stand and are told that messages are missing, as after a reconnect.
     pub fn up(&self) {
-        self.inner.down.store(false, Ordering::Relaxed);
+        self.inner.connected.send_replace(true);
         self.inner.queues.lock().iter().filter_map(Weak::upgrade).for_each(|queue| queue.lagged(1));
     }
 
@@ -156,11 +157,15 @@ impl Port for Faulty {
         self.inner.connected()?;
         self.inner.bus.flush().await
     }
+
+    fn connected(&self) -> watch::Receiver<bool> {
+        self.inner.connected.subscribe()
+    }
 }
 
 impl Inner {
     fn connected(&self) -> Result<()> {
-        if self.down.load(Ordering::Relaxed) {
+        if !*self.connected.borrow() {
             return Err(Error::Disconnected("simulated outage".to_owned()));
         }
         Ok(())
@@ -203,7 +208,7 @@ impl Receiver {
     fn pass(&mut self, message: Message) {
         let plan = *self.inner.plan.lock();
         self.count(|counts| counts.seen += 1);
-        if self.rng.chance(plan.drop_percent) {
+        if self.inner.connected().is_err() || self.rng.chance(plan.drop_percent) {
             return self.count(|counts| counts.dropped += 1);
         }
         if self.rng.chance(plan.delay_percent) {

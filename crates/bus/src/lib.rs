@@ -1,6 +1,6 @@
 //! Publish and subscribe between nodes: at most once, in order per publisher and subject while nothing is lost.
 //!
-//! Hides how bytes travel ([`Local`] within one process; a network adapter behind the same [`Port`]) and how subjects are
+//! Hides how bytes travel ([`Local`] within one process, [`Nats`] between many) and how subjects are
 //! spelled ([`subject`]). It does not know what an event means: what makes delivery dependable is the numbering above it.
 //!
 //! - A publisher never waits for a receiver. A receiver that is too slow loses messages, and is told so **in their place**
@@ -14,8 +14,11 @@
 //! ```
 #![warn(missing_docs)]
 
+mod config;
 mod faulty;
 mod local;
+mod nats;
+mod permissions;
 mod queue;
 pub mod subject;
 
@@ -24,9 +27,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
+pub use config::Config;
 pub use faulty::{FaultCounts, FaultPlan, Faulty};
 pub use local::Local;
+pub use nats::Nats;
+pub use permissions::Permissions;
 pub use queue::{Event, Limits, Subscription};
 pub use subject::Subject;
 
@@ -39,6 +46,17 @@ pub enum Error {
     /// The bus was closed for good.
     #[error("the bus is closed")]
     Closed,
+    /// The message is larger than the bus takes.
+    #[error("a message of {bytes} bytes, and the bus takes {limit}")]
+    TooLarge {
+        /// Size of the payload.
+        bytes: usize,
+        /// Largest payload.
+        limit: usize,
+    },
+    /// The bus cannot be reached as it is configured.
+    #[error("the configuration of the bus: {0}")]
+    Config(String),
 }
 
 /// Result with this crate's [`Error`].
@@ -53,6 +71,10 @@ pub trait Port: Send + Sync + 'static {
     async fn subscribe(&self, subject: Subject, limits: Limits) -> Result<Subscription>;
     /// See [`Bus::flush`].
     async fn flush(&self) -> Result<()>;
+    /// See [`Bus::connected`].
+    fn connected(&self) -> watch::Receiver<bool> {
+        watch::Sender::new(true).subscribe()
+    }
 }
 
 /// A handle to the bus; clones share it.
@@ -77,7 +99,7 @@ impl Bus {
     /// shared, not copied, within a process.
     ///
     /// # Errors
-    /// [`Error::Disconnected`] or [`Error::Closed`]: it will not arrive. Success promises nothing.
+    /// [`Error::Disconnected`], [`Error::Closed`] or [`Error::TooLarge`]: it will not arrive. Success promises nothing.
     pub async fn publish(&self, subject: Subject, payload: Bytes) -> Result<()> {
         self.port.publish(subject, payload).await
     }
@@ -104,5 +126,12 @@ impl Bus {
     /// [`Error::Disconnected`] or [`Error::Closed`] when that cannot be said.
     pub async fn flush(&self) -> Result<()> {
         self.port.flush().await
+    }
+
+    /// Whether this node has a connection to the bus now: silence means nothing while it has none. Where there is nothing to
+    /// connect to it stays true, and its sender is gone.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.port.connected()
     }
 }

@@ -127,6 +127,14 @@ impl State {
         }
         Some(event)
     }
+
+    fn lose(&mut self, lost: u64) {
+        if let Some(Event::Lagged { dropped }) = self.events.back_mut() {
+            *dropped += lost;
+        } else {
+            self.events.push_back(Event::Lagged { dropped: lost });
+        }
+    }
 }
 
 impl Queue {
@@ -150,7 +158,8 @@ impl Queue {
         let full = state.events.len() >= self.limits.messages.max(1)
             || (!state.events.is_empty() && state.bytes.saturating_add(payload.len()) > self.limits.bytes);
         if full {
-            self.lose(&mut state, 1);
+            self.dropped.inc();
+            state.lose(1);
         } else {
             state.bytes += payload.len();
             state.events.push_back(Event::Message { subject, payload });
@@ -160,22 +169,13 @@ impl Queue {
         if full { Pushed::Dropped } else { Pushed::Queued }
     }
 
-    /// Marks a hole of `dropped` messages.
+    /// Marks a hole of `dropped` messages that this queue had no part in.
     pub(crate) fn lagged(&self, dropped: u64) {
         let mut state = self.state.lock();
         if !state.ended {
-            self.lose(&mut state, dropped);
+            state.lose(dropped);
             drop(state);
             self.arrived.notify_one();
-        }
-    }
-
-    fn lose(&self, state: &mut State, lost: u64) {
-        self.dropped.inc_by(lost);
-        if let Some(Event::Lagged { dropped }) = state.events.back_mut() {
-            *dropped += lost;
-        } else {
-            state.events.push_back(Event::Lagged { dropped: lost });
         }
     }
 

@@ -85,8 +85,13 @@ pub fn work(queue: &str) -> Subject {
     Subject::new(format!("work.{}", token(queue)))
 }
 
+/// What a node sends to itself to learn that the server has taken everything before it; `name` is unique to a connection.
+pub(crate) fn echo(name: &str) -> Subject {
+    Subject::new(format!("echo.{}", token(name)))
+}
+
 /// One token without separators or wildcards; other bytes become `~xx`, so different names stay different.
-fn token(name: &str) -> String {
+pub(crate) fn token(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {

@@ -170,7 +170,7 @@ impl Conversation {
             match self.inner.bus.subscribe(subject.clone()).await {
                 Ok(subscription) if self.inner.bus.flush().await.is_ok() => return Some(subscription),
                 Err(linnet_bus::Error::Closed) => return None,
-                Ok(_) | Err(linnet_bus::Error::Disconnected(_)) => {}
+                Ok(_) | Err(_) => {}
             }
             tokio::time::sleep(backoff(&self.inner, tries)).await;
         }
