@@ -65,7 +65,9 @@ fn main() -> AnyResult<()> {
 
 /// The paths of methods that stream, which a transport cannot tell from their first message.
 fn streaming(set: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
-    let mut out = String::from("/// HTTP paths of the methods with a stream of requests or replies.\npub const STREAMING: &[&str] = &[\n");
+    let mut out = String::from(
+        "/// HTTP paths of the methods with a stream of requests or replies.\npub const STREAMING: &[&str] = &[\n",
+    );
     for file in &set.file {
         for service in &file.service {
             for method in service.method.iter().filter(|m| m.client_streaming() || m.server_streaming()) {

@@ -15,6 +15,7 @@ use crate::key::RouteKey;
 use crate::members::{Members, Snapshot};
 use crate::metrics::CallMetrics;
 use crate::net::LocalNet;
+use crate::remote::RemoteNet;
 use crate::rpc::Rpc;
 use crate::service::Service;
 
@@ -29,6 +30,7 @@ struct Inner {
     me: NodeId,
     members: Members,
     net: LocalNet,
+    remote: Option<RemoteNet>,
     calls: CallMetrics,
     turn: AtomicUsize,
 }
@@ -37,8 +39,19 @@ impl Cluster {
     /// The view of node `me`: who lives comes from `members`, calls go through `net`.
     #[must_use]
     pub fn new(me: NodeId, members: Members, net: LocalNet, metrics: &Metrics) -> Self {
+        Self::build(me, members, net, None, metrics)
+    }
+
+    /// The view of node `me` of a cluster of processes: services of this process are called in place, others over
+    /// `remote` at the address `members` know.
+    #[must_use]
+    pub fn joined(me: NodeId, members: Members, net: LocalNet, remote: RemoteNet, metrics: &Metrics) -> Self {
+        Self::build(me, members, net, Some(remote), metrics)
+    }
+
+    fn build(me: NodeId, members: Members, net: LocalNet, remote: Option<RemoteNet>, metrics: &Metrics) -> Self {
         let calls = CallMetrics::new(metrics);
-        Self { inner: Arc::new(Inner { me, members, net, calls, turn: AtomicUsize::new(0) }) }
+        Self { inner: Arc::new(Inner { me, members, net, remote, calls, turn: AtomicUsize::new(0) }) }
     }
 
     /// One process that runs every service.
@@ -72,18 +85,28 @@ impl Cluster {
     /// A retryable [`code::BUSY`] when the node is not reachable.
     pub fn for_node(&self, service: Service, node: &NodeId) -> Result<Rpc, Refusal> {
         let calls = self.inner.calls.of(service);
-        self.inner.net.rpc(&self.inner.me, node, service, calls).ok_or_else(|| nobody(service))
+        if let Some(rpc) = self.inner.net.rpc(&self.inner.me, node, service, calls.clone()) {
+            return Ok(rpc);
+        }
+        let remote = self.inner.remote.as_ref().filter(|_| *node != self.inner.me);
+        remote.and_then(|net| net.rpc(&self.snapshot(), node, service, calls)).ok_or_else(|| nobody(service))
     }
 
-    /// The path to any node that runs `service`: this one if it does, else each in turn.
+    /// The path to any node that runs `service`: this one if it does, else each in turn, those that could not be reached
+    /// when last tried only if there is no other.
     ///
     /// # Errors
     /// A retryable [`code::BUSY`] while no node serves it.
     pub fn any(&self, service: Service) -> Result<Rpc, Refusal> {
         let snapshot = self.snapshot();
         let nodes = snapshot.ring(service).nodes();
-        let turn = || nodes.get(self.inner.turn.fetch_add(1, Ordering::Relaxed).checked_rem(nodes.len())?);
-        let node = nodes.iter().find(|node| **node == self.inner.me).or_else(turn);
+        if nodes.contains(&self.inner.me) {
+            return self.for_node(service, &self.inner.me);
+        }
+        let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = || (0..nodes.len()).map(|n| &nodes[turn.wrapping_add(n) % nodes.len()]);
+        let is_down = |node: &NodeId| self.inner.remote.as_ref().is_some_and(|net| net.is_down(node, service));
+        let node = in_turn().find(|node| !is_down(node)).or_else(|| in_turn().next());
         self.for_node(service, node.ok_or_else(|| nobody(service))?)
     }
 

@@ -15,22 +15,27 @@
 //! ```
 #![warn(missing_docs)]
 
+mod call;
 mod cluster;
 mod config;
+mod error;
 mod key;
 mod members;
 mod metrics;
 mod net;
+mod remote;
 mod ring;
 mod rpc;
 mod service;
 mod sim;
 
 pub use cluster::Cluster;
-pub use config::RpcConfig;
+pub use config::{ClusterConfig, RpcConfig};
+pub use error::{Error, Result};
 pub use key::RouteKey;
 pub use members::{Members, Node, Script, Snapshot};
 pub use net::LocalNet;
+pub use remote::{RemoteDeps, RemoteNet};
 pub use ring::Ring;
 pub use rpc::Rpc;
 pub use service::Service;

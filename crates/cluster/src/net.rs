@@ -1,30 +1,27 @@
 //! Calls within one process, for one node or many.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use linnet_runtime::metrics::{Counter, Gauge};
-use linnet_runtime::status::{timeout_of, to_status};
+use linnet_runtime::status::to_status;
 use linnet_runtime::{Metrics, Rng, TraceContext, telemetry};
 use linnet_types::{NodeId, Refusal, code};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service as _;
 
+use crate::call::{Call, Reply, Way};
 use crate::config::RpcConfig;
 use crate::metrics::{Calls, ServeMetrics};
 use crate::rpc::Rpc;
 use crate::service::Service;
-use crate::sim::{self, Sim};
+use crate::sim::Sim;
 
 /// The nodes of this process and the services they answer with. Clones share it.
 #[derive(Clone, Debug)]
@@ -36,13 +33,13 @@ pub struct LocalNet {
 struct Inner {
     config: RpcConfig,
     metrics: ServeMetrics,
-    servers: RwLock<HashMap<(NodeId, Service), Arc<Server>>>,
+    servers: RwLock<HashMap<NodeId, BTreeMap<Service, Arc<Server>>>>,
     sim: Option<Sim>,
 }
 
 /// One service of one node: the end of a call, with its limit.
 #[derive(Debug)]
-struct Server {
+pub(crate) struct Server {
     routes: Routes,
     permits: Semaphore,
     shed_retry: Duration,
@@ -79,70 +76,29 @@ impl LocalNet {
             active: self.inner.metrics.active.get_or_create(&label).clone(),
             shed: self.inner.metrics.shed.get_or_create(&label).clone(),
         };
-        self.inner.servers.write().insert((node, service), Arc::new(server));
+        self.inner.servers.write().entry(node).or_default().insert(service, Arc::new(server));
     }
 
     /// Forgets a node: new calls to it are refused, running ones end by themselves.
     pub fn remove(&self, node: &NodeId) {
-        self.inner.servers.write().retain(|(id, _), _| id != node);
+        self.inner.servers.write().remove(node);
     }
 
     /// The path from `from` to a service of a node of this process.
     pub(crate) fn rpc(&self, from: &NodeId, to: &NodeId, service: Service, calls: Calls) -> Option<Rpc> {
-        let server = Arc::clone(self.inner.servers.read().get(&(to.clone(), service))?);
+        let server = self.server(to, service)?;
         let sim = self.inner.sim.as_ref().map(|sim| sim.link(from.clone(), to.clone()));
-        Some(Rpc::new(Call { server, sim, calls, default_timeout: *self.inner.config.default_timeout }))
-    }
-}
-
-/// The caller's end: deadline, trace, counts; and the simulated network when there is one.
-#[derive(Clone)]
-struct Call {
-    server: Arc<Server>,
-    sim: Option<sim::Link>,
-    calls: Calls,
-    default_timeout: Duration,
-}
-
-type Reply = Result<Response<Body>, Status>;
-
-impl tower::Service<Request<Body>> for Call {
-    type Response = Response<Body>;
-    type Error = Status;
-    type Future = Pin<Box<dyn Future<Output = Reply> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
+        Some(Rpc::new(Call { way: Way::Local { server, sim }, calls, default_timeout: self.default_timeout() }))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = self.clone();
-        Box::pin(async move {
-            let begun = tokio::time::Instant::now();
-            let result = call.bounded(request).await;
-            call.calls.done(&result, begun.elapsed());
-            result
-        })
+    /// The end of calls to a service of a node of this process.
+    pub(crate) fn server(&self, node: &NodeId, service: Service) -> Option<Arc<Server>> {
+        self.inner.servers.read().get(node)?.get(&service).map(Arc::clone)
     }
-}
 
-impl Call {
-    /// The deadline covers the call up to the head of the reply; the streams of a long call live on.
-    async fn bounded(&self, mut request: Request<Body>) -> Reply {
-        let timeout = timeout_of(request.headers()).unwrap_or(self.default_timeout);
-        if telemetry::extract(request.headers()).is_none() {
-            telemetry::inject(request.headers_mut());
-        }
-        let answered = async {
-            match &self.sim {
-                None => self.server.serve(request).await,
-                Some(link) => link.carry(request, |request| self.server.serve(request)).await,
-            }
-        };
-        match tokio::time::timeout(timeout, answered).await {
-            Ok(reply) => reply,
-            Err(_) => Err(Status::deadline_exceeded("no answer before the deadline")),
-        }
+    /// Deadline of a call whose caller names none.
+    pub(crate) fn default_timeout(&self) -> Duration {
+        *self.inner.config.default_timeout
     }
 }
 
@@ -156,7 +112,8 @@ impl Drop for Active<'_> {
 }
 
 impl Server {
-    async fn serve(&self, request: Request<Body>) -> Reply {
+    /// Works on a call, or refuses it when there are too many.
+    pub(crate) async fn serve(&self, request: Request<Body>) -> Reply {
         let Ok(_permit) = self.permits.try_acquire() else {
             self.shed.inc();
             let ms = u32::try_from(self.shed_retry.as_millis()).unwrap_or(u32::MAX);
