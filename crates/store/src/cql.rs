@@ -106,12 +106,18 @@ impl Cql {
     /// Prepares what this build sends now rather than when it is needed: the driver prepares on every server, and one
     /// that is paused then holds up a first request.
     async fn prepare(&self) -> Result<()> {
-        let forms = crate::inspect::registry_tables().into_iter().flat_map(|table| {
+        let mut forms: Vec<Result<(Table, Form)>> = Vec::new();
+        for table in crate::inspect::registry_tables() {
             let guarded: &[Form] = if table.kind == Kind::Guarded { &Form::GUARDED } else { &[] };
-            Form::ALL.iter().chain(guarded).map(move |form| (table, *form))
-        });
-        stream::iter(forms.map(Ok))
-            .try_for_each_concurrent(PREPARES, |(table, form)| async move { self.statement(table, form).await.map(drop) })
+            for form in Form::ALL.iter().chain(guarded) {
+                forms.push(Ok((table, *form)));
+            }
+        }
+        stream::iter(forms)
+            .try_for_each_concurrent(
+                PREPARES,
+                |(table, form)| async move { self.statement(table, form).await.map(drop) },
+            )
             .await
             .map_err(|error| Error::Open { path: self.config.place(), why: error.to_string() })
     }

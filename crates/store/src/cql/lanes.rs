@@ -172,8 +172,9 @@ impl RetryPolicy for Unsent {
 impl RetrySession for UnsentSession {
     fn decide_should_retry(&mut self, request: RequestInfo) -> RetryDecision {
         match request.error {
-            RequestAttemptError::UnableToAllocStreamId
-            | RequestAttemptError::DbError(DbError::IsBootstrapping, _) => RetryDecision::RetryNextTarget(None),
+            RequestAttemptError::UnableToAllocStreamId | RequestAttemptError::DbError(DbError::IsBootstrapping, _) => {
+                RetryDecision::RetryNextTarget(None)
+            }
             _ => RetryDecision::DontRetry,
         }
     }

@@ -18,7 +18,12 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lanes::{Unsent, nearest};
+use super::{Config, session};
+use crate::rows::{Error, Result};
 use linnet_runtime::Rng;
+use lock::Lock;
+pub use plan::{Contraction, Plan, Step, TableLife, Work};
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
@@ -27,11 +32,6 @@ use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::unprepared::Statement;
 use scylla::statement::{Consistency, SerialConsistency};
-use super::lanes::{Unsent, nearest};
-use super::{Config, session};
-use crate::rows::{Error, Result};
-use lock::Lock;
-pub use plan::{Contraction, Plan, Step, TableLife, Work};
 
 /// Time one change of the schema may take until all servers agree.
 const DDL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -284,12 +284,7 @@ impl Migration {
         Ok(())
     }
 
-    async fn parts(
-        &self,
-        parts: &[Work],
-        lock: &Lock<'_>,
-        progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<()> {
+    async fn parts(&self, parts: &[Work], lock: &Lock<'_>, progress: &mut (impl FnMut(Progress) + Send)) -> Result<()> {
         for (done, work) in (1..).zip(parts) {
             lock.renew().await?;
             if self.is_missing(work).await? {
@@ -308,12 +303,8 @@ impl Migration {
                 let table = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
                 Ok(self.rows(table, (&self.config.keyspace, name)).await? == 0)
             }
-            Work::Column { table, name, .. } => {
-                Ok(self.rows(column, (&self.config.keyspace, table, name)).await? == 0)
-            }
-            Work::DropColumn { table, name } => {
-                Ok(self.rows(column, (&self.config.keyspace, table, name)).await? > 0)
-            }
+            Work::Column { table, name, .. } => Ok(self.rows(column, (&self.config.keyspace, table, name)).await? == 0),
+            Work::DropColumn { table, name } => Ok(self.rows(column, (&self.config.keyspace, table, name)).await? > 0),
             Work::DropTable { .. } => Ok(true),
         }
     }
@@ -413,7 +404,10 @@ fn verdict(found: Option<Found>, build: u32) -> Verdict {
 /// Reads the version row at the quorum of the data centre.
 async fn found(session: &Session, config: &Config) -> Result<Option<Found>> {
     let fail = |why: String| Error::Open { path: config.place(), why };
-    let cql = format!("SELECT version, contracted, oldest_reader FROM {}.schema_version WHERE id = 'schema'", config.keyspace);
+    let cql = format!(
+        "SELECT version, contracted, oldest_reader FROM {}.schema_version WHERE id = 'schema'",
+        config.keyspace
+    );
     let mut statement = Statement::new(cql);
     statement.set_consistency(Consistency::LocalQuorum);
     statement.set_request_timeout(Some(config.scan_timeout.get()));

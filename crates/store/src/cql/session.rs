@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use scylla::client::session::Session;
@@ -16,6 +17,8 @@ use crate::rows::{Error, Result};
 
 /// The port CQL servers listen on where none is configured.
 const CQL_PORT: u16 = 9042;
+/// Between two looks whether all servers have the same schema.
+const AGREEMENT_EVERY: Duration = Duration::from_millis(30);
 
 /// A session that knows the cluster; no keyspace is used by name of its own.
 pub(super) async fn connect(config: &Config) -> Result<Session> {
@@ -34,6 +37,8 @@ pub(super) async fn connect(config: &Config) -> Result<Session> {
         .metadata_request_clientside_timeout(config.scan_timeout.get())
         .keyspaces_to_fetch([config.keyspace.as_str()])
         .fetch_full_schema_metadata(false)
+        .schema_agreement_interval(AGREEMENT_EVERY)
+        .refresh_metadata_on_auto_schema_agreement(false)
         .schema_agreement_timeout(config.scan_timeout.get() * 3)
         .tcp_nodelay(true)
         // The port for shards is another one, which nothing in between knows.

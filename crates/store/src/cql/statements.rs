@@ -52,7 +52,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    pub(super) const GUARDED: [Self; 4] = [Self::Guard, Self::Advance, Self::Create, Self::Put];
+    pub(super) const GUARDED: [Self; 3] = [Self::Guard, Self::Advance, Self::Create];
     pub(super) const ALL: [Self; 8] = [
         Self::Get,
         Self::Put,
@@ -210,4 +210,3 @@ pub(super) fn partition_of(table: Table, key: &[u8]) -> Result<Bytes> {
         _ => Err(corrupt(table, "a partition key of an unknown form")),
     }
 }
-

@@ -100,7 +100,9 @@ impl Cql {
         let stamp = self.stamps.next();
         let requests: Vec<(Bytes, Vec<Write>)> = partitions
             .into_iter()
-            .flat_map(|(partition, rows)| cut(rows.into_values()).into_iter().map(move |rows| (partition.clone(), rows)))
+            .flat_map(|(partition, rows)| {
+                cut(rows.into_values()).into_iter().map(move |rows| (partition.clone(), rows))
+            })
             .collect();
         stream::iter(requests.into_iter().map(Ok))
             .try_for_each_concurrent(PARTITIONS, |(partition, rows)| async move {
@@ -204,7 +206,9 @@ fn answered(table: Table, answer: QueryResult) -> Result<Answer> {
     let number = |name: &str| column(name).flatten().and_then(CqlValue::as_bigint);
     let (epoch, rev) = (number("epoch"), number("rev"));
     match column("data") {
-        Some(data) => guard_from(table, epoch, rev, data.and_then(CqlValue::as_blob).map(Vec::as_slice)).map(Answer::Refused),
+        Some(data) => {
+            guard_from(table, epoch, rev, data.and_then(CqlValue::as_blob).map(Vec::as_slice)).map(Answer::Refused)
+        }
         None => Ok(Answer::RefusedUnseen),
     }
 }

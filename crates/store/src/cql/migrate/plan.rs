@@ -139,6 +139,9 @@ const FIRST: Step = Step {
         expires("queue_done", Kind::Plain, 3),
         expires("queue_dead", Kind::Plain, 30),
         kept("queue_parked", Kind::Plain),
+        kept("push_user", Kind::Plain),
+        kept("push_token", Kind::Plain),
+        kept("push_planned", Kind::Plain),
         kept("log_origin", Kind::Guarded),
         kept("log_head", Kind::Plain),
         kept("open_logs", Kind::Plain),
@@ -199,8 +202,10 @@ mod tests {
         }
         made.remove("next_build");
         let used: BTreeMap<_, _> = crate::inspect::registry_tables().into_iter().map(|t| (t.name, t.kind)).collect();
-        assert_eq!(made.into_iter().map(|(name, kind)| (name, kind == Kind::Guarded)).collect::<Vec<_>>(),
-            used.into_iter().map(|(name, kind)| (name, kind == Kind::Guarded)).collect::<Vec<_>>());
+        assert_eq!(
+            made.into_iter().map(|(name, kind)| (name, kind == Kind::Guarded)).collect::<Vec<_>>(),
+            used.into_iter().map(|(name, kind)| (name, kind == Kind::Guarded)).collect::<Vec<_>>()
+        );
     }
 
     #[test]
