@@ -1,14 +1,20 @@
 //! The port: who is signed in where. One record per user, changed atomically.
 
+mod config;
 mod memory;
 mod record;
+mod redis;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use linnet_types::{AppSettings, GroupId, NodeId, Platform, SdkAppId, UnixMillis, UserId};
 
+pub use config::Config;
 pub use memory::Memory;
+pub use redis::{Kit, Redis};
+use tokio::sync::watch;
 
 /// An entry that was not refreshed for this long is dead. Gateways refresh every 30 s.
 pub const DEAD_AFTER_MS: u64 = 90_000;
@@ -187,6 +193,39 @@ pub enum Error {
     Away(String),
 }
 
+/// Why a directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file the configuration names.
+    #[error("{path} cannot be read")]
+    File {
+        /// Its path.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A server that cannot be addressed so.
+    #[error("{url}: {why}")]
+    Address {
+        /// As configured.
+        url: String,
+        /// Cause.
+        why: String,
+    },
+}
+
+/// Opens the directory that `config` names; `cluster` keeps it apart from those of other clusters on the same servers.
+///
+/// # Errors
+/// [`OpenError`]. A server that is away is none: sign-ins are refused until it is there.
+pub async fn open(config: &Config, cluster: &str, kit: Kit) -> Result<Arc<dyn Directory>, OpenError> {
+    if config.backend == "redis" {
+        return Ok(Arc::new(Redis::open(config, cluster, kit).await?));
+    }
+    kit.check.ready();
+    Ok(Arc::new(Memory::default()))
+}
+
 /// Result with this port's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -231,4 +270,9 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Ends sessions that were not refreshed for [`DEAD_AFTER_MS`], some at a time; called every second.
     async fn expire(&self, view: &View) -> Result<Expired>;
+
+    /// Shows a new name whenever records may have been lost: gateways are to say at once whom they have. `None`: never.
+    fn losses(&self) -> Option<watch::Receiver<String>> {
+        None
+    }
 }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use linnet_local::servers;
+use linnet_runtime::{Clock, Health, Metrics, Rng, Tasks};
 use linnet_session::directory::{
-    Change, DEAD_AFTER_MS, Directory, End, Memory, PUSH_ONLINE_MS, Policy, Session, State, View,
+    Change, Config, DEAD_AFTER_MS, Directory, End, Kit, Memory, PUSH_ONLINE_MS, Policy, Redis, Session, State, View,
 };
 use linnet_types::{GroupId, NodeId, Platform, SdkAppId, UnixMillis, UserId};
 
@@ -14,6 +16,21 @@ const EACH: Policy = Policy { mode: 4, web_instances: 1 };
 
 fn alice() -> UserId {
     UserId::trusted("alice")
+}
+
+/// A directory of its own on a real server.
+async fn redis() -> Redis {
+    let server = servers::redis().await.unwrap();
+    let config = Config {
+        backend: "redis".to_owned(),
+        urls: server.addresses().iter().map(|address| format!("redis://{address}")).collect(),
+        ..Config::default()
+    };
+    let (metrics, rng) = (Metrics::new(), Rng::system());
+    let cluster = format!("conformance-{}", rng.token(8));
+    let tasks = Tasks::new(&metrics);
+    let kit = Kit { clock: Clock::system(), rng, tasks, metrics, check: Health::new().check("directory") };
+    Redis::open(&config, &cluster, kit).await.unwrap().with_callers_time()
 }
 
 fn view_at(now: u64) -> View {
@@ -254,4 +271,5 @@ macro_rules! suites {
 
 suites! {
     memory = super::Memory::default();
+    redis = super::redis().await;
 }

@@ -1,5 +1,7 @@
 //! What is known of one user, and the login policy. Pure: every implementation decides by this.
 
+mod row;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use linnet_types::{GroupId, NodeId, Platform, UnixMillis};
@@ -9,8 +11,10 @@ use super::{Change, DEAD_AFTER_MS, End, PUSH_ONLINE_MS, Placed, Policy, RoomAt, 
 /// Ended connections are remembered this long: a gateway that missed the end refreshes within 30 s.
 const REMEMBER_MS: u64 = 120_000;
 const REMEMBER_MAX: usize = 32;
+/// A dead session that nobody expired is kept this much longer: the whole cluster may have been away.
+const UNSEEN_MS: u64 = 600_000;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     sessions: Vec<Held>,
     /// Phones reachable by push only, until when.
@@ -22,13 +26,13 @@ pub(super) struct Record {
     room: Option<Room>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     session: Session,
     refreshed: UnixMillis,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Room {
     group: GroupId,
     seats: Vec<(NodeId, String)>,
@@ -229,6 +233,20 @@ impl Record {
             && self.push.iter().all(|(_, until)| *until <= now)
             && self.ended.iter().all(|(_, at)| old(*at))
             && old(self.kicked_at)
+    }
+
+    /// When each session is dead unless it is refreshed.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (&str, UnixMillis)> {
+        self.sessions.iter().map(|held| (held.session.connection.as_str(), held.refreshed.plus_ms(DEAD_AFTER_MS + 1)))
+    }
+
+    /// Until when somebody may ask for something that is known here.
+    pub(super) fn kept_until(&self) -> UnixMillis {
+        let remembered = |at: UnixMillis| at.plus_ms(REMEMBER_MS + 1);
+        let sessions = self.deadlines().map(|(_, dead)| dead.plus_ms(UNSEEN_MS));
+        let push = self.push.iter().map(|(_, until)| *until);
+        let ended = self.ended.iter().map(|(_, at)| remembered(*at));
+        sessions.chain(push).chain(ended).chain([remembered(self.kicked_at)]).max().unwrap_or_default()
     }
 
     fn held(&mut self, connection: &str) -> Option<&mut Held> {
