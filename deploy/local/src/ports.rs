@@ -54,14 +54,15 @@ pub fn take(count: usize, holder: &Holder) -> Result<Vec<u16>> {
 ///
 /// # Errors
 /// As [`take`].
-pub fn network(addresses: u8, count: usize, holder: &Holder) -> Result<(Vec<Ipv4Addr>, Vec<u16>)> {
+pub fn network(addresses: usize, count: usize, holder: &Holder) -> Result<(Vec<Ipv4Addr>, Vec<u16>)> {
     let folder = folder()?;
     let _lock = lock(&folder)?;
     let third = (1..250_u8)
         .find(|third| !held(&folder.join(format!("net-{third}"))))
         .context("no free loopback network: remove old clusters with `cluster down`")?;
     fs::write(folder.join(format!("net-{third}")), holder.text())?;
-    let addresses: Vec<_> = (1..=addresses).map(|last| Ipv4Addr::new(127, 77, third, last)).collect();
+    let lasts = 1..=u8::try_from(addresses).context("a network has 255 addresses")?;
+    let addresses: Vec<_> = lasts.map(|last| Ipv4Addr::new(127, 77, third, last)).collect();
     let ports = (0..count).map(|_| one(&folder, &addresses, holder)).collect::<Result<_>>()?;
     Ok((addresses, ports))
 }

@@ -58,6 +58,10 @@ impl Launch {
         }
         let mut command = Command::new("/bin/sh");
         command.args(["-c", GUARDED]).arg(&self.log).arg(&self.program).args(&self.args);
+        // Ours are for us: a test's settings are not its servers' configuration.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"LINNET_")) {
+            command.env_remove(name);
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         // A group of its own: Ctrl-C in a terminal is ours to handle, not theirs.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

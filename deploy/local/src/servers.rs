@@ -11,8 +11,8 @@ mod nats;
 mod redis;
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
+use crate::http;
 use crate::process::{self, Guard, Launch, Process};
 
 pub use cql::Cql;
@@ -36,12 +37,23 @@ pub struct Node {
     pub address: String,
     /// How it is started.
     pub launch: Launch,
-    /// What its log says when it takes clients.
-    pub ready: String,
+    /// How it is seen that it takes clients.
+    pub ready: Ready,
     /// How long that may take.
     pub patience: Duration,
     /// How it is seen that it has found its peers.
     pub peers: Peers,
+}
+
+/// How it is seen that a node takes clients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Ready {
+    /// Its log says this.
+    Logged(String),
+    /// This path at its address answers 200.
+    Page(String),
+    /// This file is there; it is removed before a start.
+    File(PathBuf),
 }
 
 /// How it is seen that a node has found its peers.
@@ -64,32 +76,40 @@ impl Node {
             Peers::None => true,
             Peers::Logged(lines) => lines.iter().all(|line| self.said(0, line)),
             Peers::Shown(monitor, path, names) => {
-                page(monitor, path).is_ok_and(|page| names.iter().all(|name| page.contains(name)))
+                let page = http::get(monitor, path);
+                page.is_ok_and(|page| page.status == 200 && names.iter().all(|name| page.body.contains(name)))
             }
         }
     }
 
-    fn log_end(&self) -> u64 {
-        fs::metadata(&self.launch.log).map_or(0, |meta| meta.len())
-    }
-
-    /// Starts it with `start` and waits until it takes clients.
+    /// Starts it and waits until it takes clients.
     ///
     /// # Errors
     /// When it ends before that, or takes too long; says the end of its log.
-    pub fn run<T>(&self, start: impl FnOnce(&Launch) -> Result<(Process, T)>) -> Result<(Process, T)> {
-        let from = self.log_end();
-        let (process, kept) = start(&self.launch)?;
+    pub fn run(&self) -> Result<(Process, Guard)> {
+        let from = fs::metadata(&self.launch.log).map_or(0, |meta| meta.len());
+        if let Ready::File(file) = &self.ready {
+            let _ = fs::remove_file(file);
+        }
+        let (process, guard) = self.launch.guarded()?;
         let end = Instant::now() + self.patience;
         loop {
-            if self.said(from, &self.ready) {
-                return Ok((process, kept));
-            }
+            // Asked for before the rest: a page may be of another process that has our port.
             if !process.alive() || Instant::now() > end {
-                let _ = process.kill();
                 bail!("{} did not start; the end of {}:\n{}", self.name, self.launch.log.display(), self.log_tail());
             }
+            if self.is_ready(from) {
+                return Ok((process, guard));
+            }
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn is_ready(&self, from: u64) -> bool {
+        match &self.ready {
+            Ready::Logged(line) => self.said(from, line),
+            Ready::Page(path) => http::get(&self.address, path).is_ok_and(|page| page.status == 200),
+            Ready::File(file) => file.exists(),
         }
     }
 
@@ -112,34 +132,19 @@ impl Node {
 }
 
 /// Starts nodes all at once and waits until they take clients and know each other.
-pub(crate) fn run_all<T: Send>(
-    nodes: &[Node],
-    start: impl Fn(&Launch) -> Result<(Process, T)> + Sync,
-) -> Result<Vec<(Process, T)>> {
-    let start = &start;
+pub(crate) fn run_all(nodes: &[&Node]) -> Result<Vec<(Process, Guard)>> {
     let started = std::thread::scope(|scope| {
-        let starts: Vec<_> = nodes.iter().map(|node| scope.spawn(move || node.run(start))).collect();
-        starts.into_iter().map(|start| start.join().expect("starting does not panic")).collect::<Vec<_>>()
-    });
+        let starts: Vec<_> = nodes.iter().map(|node| scope.spawn(|| node.run())).collect();
+        starts.into_iter().map(|start| start.join().expect("starting does not panic")).collect::<Result<Vec<_>>>()
+    })?;
     let end = Instant::now() + Duration::from_secs(60);
-    while started.iter().all(Result::is_ok) && !nodes.iter().all(Node::joined) {
+    while let Some(alone) = nodes.iter().find(|node| !node.joined()) {
         if Instant::now() > end {
-            // What runs is ended by whoever holds it.
-            bail!("{} does not find its peers:\n{}", nodes[0].name, nodes[0].log_tail());
+            bail!("{} does not find its peers; the end of its log:\n{}", alone.name, alone.log_tail());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    started.into_iter().collect()
-}
-
-/// A page of a server's own HTTP monitor on loopback.
-fn page(address: &str, path: &str) -> Result<String> {
-    let mut stream = std::net::TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    Ok(started)
 }
 
 /// The last lines of a log file.
@@ -184,7 +189,7 @@ impl Server {
         let addresses = nodes.iter().map(|node| node.address.clone()).collect();
         let running = nodes.iter().map(|_| parking::Slot::default()).collect();
         let server = Self { nodes, addresses, login, running, folder: Some((sweep, folder)) };
-        for (slot, started) in server.running.iter().zip(run_all(&server.nodes, Launch::guarded)?) {
+        for (slot, started) in server.running.iter().zip(run_all(&server.nodes.iter().collect::<Vec<_>>())?) {
             *slot.lock().expect("no panic while held") = Some(started);
         }
         Ok(server)
@@ -241,7 +246,7 @@ impl Server {
         let mut slot = self.slot(node)?.lock().expect("no panic while held");
         if slot.as_ref().is_none_or(|(process, _)| !process.alive()) {
             *slot = None;
-            *slot = Some(self.nodes[node].run(Launch::guarded)?);
+            *slot = Some(self.nodes[node].run()?);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Node, Peers, Server, install};
+use super::{Node, Peers, Ready, Server, install};
 use crate::certs::Tls;
 use crate::ports::{self, Holder};
 use crate::process::Launch;
@@ -85,7 +85,7 @@ impl Cql {
     pub fn plan(&self, folder: &Path, holder: &Holder) -> Result<Vec<Node>> {
         let (java, release) = java()?;
         let jars = jars()?;
-        let (addresses, ports) = ports::network(self.nodes.max(1), 2, holder)?;
+        let (addresses, ports) = ports::network(self.nodes.max(1).into(), 2, holder)?;
         let (storage, clients) = (ports[0], ports[1]);
         let plan = |(index, address): (usize, &Ipv4Addr)| {
             let name = format!("cql-{}", index + 1);
@@ -111,7 +111,7 @@ impl Cql {
                     env: Vec::new(),
                     log: folder.join(format!("{name}.log")),
                 },
-                ready: "Starting listening for CQL clients".to_owned(),
+                ready: Ready::Logged("Starting listening for CQL clients".to_owned()),
                 patience: Duration::from_secs(150),
                 peers: Peers::Logged(others.collect()),
                 name,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Node, Peers, Server, install};
+use super::{Node, Peers, Ready, Server, install};
 use crate::certs::Tls;
 use crate::ports::{self, Holder};
 use crate::process::Launch;
@@ -81,7 +81,7 @@ impl Nats {
                 Ok(Node {
                     address: format!("127.0.0.1:{}", clients[index]),
                     launch: Launch { program: program.clone(), args, env: Vec::new(), log },
-                    ready: "Server is ready".to_owned(),
+                    ready: Ready::Logged("Server is ready".to_owned()),
                     patience: Duration::from_secs(20),
                     peers: if count > 1 { Peers::Shown(monitor, "/routez".to_owned(), shown) } else { Peers::None },
                     name,

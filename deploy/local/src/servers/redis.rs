@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Node, Peers, Server, install};
+use super::{Node, Peers, Ready, Server, install};
 use crate::certs::Tls;
 use crate::ports::{self, Holder};
 use crate::process::Launch;
@@ -63,7 +63,7 @@ impl Redis {
                     env: Vec::new(),
                     log: folder.join(format!("{name}.log")),
                 },
-                ready: "Ready to accept connections".to_owned(),
+                ready: Ready::Logged("Ready to accept connections".to_owned()),
                 patience: Duration::from_secs(20),
                 peers: Peers::None,
                 name,

@@ -1,0 +1,61 @@
+//! Which programs a cluster runs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::plan::Programs;
+
+impl Programs {
+    /// `linnet` (a file, or a folder it is in; built when none is named) and the tool itself.
+    pub(super) fn find(linnet: Option<&Path>, say: &dyn Fn(&str)) -> Result<Self> {
+        let linnet = match linnet {
+            Some(folder) if folder.is_dir() => folder.join("linnet"),
+            Some(file) => file.to_owned(),
+            None => match std::env::var_os("LINNET_BIN") {
+                Some(file) => file.into(),
+                None => build("linnet", say)?,
+            },
+        };
+        anyhow::ensure!(linnet.is_file(), "there is no {}", linnet.display());
+        let own = std::env::current_exe()?;
+        let tool =
+            if own.file_stem().is_some_and(|name| name == "linnet-local") { own } else { build("linnet-local", say)? };
+        Ok(Self { linnet: std::fs::canonicalize(linnet)?, tool })
+    }
+
+    /// Makes keyspace and tables.
+    pub(super) fn migrate(&self, config: &Path) -> Result<()> {
+        let mut command = Command::new(&self.linnet);
+        command.args(["migrate", "run", "--config"]).arg(config).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"LINNET_")) {
+            command.env_remove(name);
+        }
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("linnet migrate run: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+}
+
+/// Builds a package of this workspace in the profile we were built in, beside us.
+fn build(package: &str, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // target/<profile>/linnet-local, target/<profile>/deps/<test>
+    let profile = own.ancestors().skip(1).find(|folder| folder.file_name().is_some_and(|name| name != "deps"));
+    let profile = profile.context("a program has a folder")?;
+    let target = profile.parent().context("target/<profile>")?;
+    say(&format!("building {package}"));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", package, "--target-dir"]).arg(target);
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).stdin(Stdio::null());
+    if profile.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    if !cargo.status().context("running cargo")?.success() {
+        bail!("cargo build --package {package}");
+    }
+    Ok(profile.join(package))
+}
