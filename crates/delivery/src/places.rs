@@ -62,6 +62,8 @@ struct Entry {
     life: Duration,
     /// A question is queued or on its way.
     asked: bool,
+    /// The session service was away: these are all gateways, but those that said they do not have the user.
+    guessed: bool,
     waiting: VecDeque<Arc<Direct>>,
     recent: VecDeque<Recent>,
 }
@@ -140,7 +142,14 @@ impl Places {
             return Vec::new();
         }
         let rev = entry.rev;
-        entry.learn(now, everywhere.to_vec(), rev, GUESS_FOR)
+        // Guessed again: gateways that were tried lately need not hear again of what they were sent.
+        let again = entry.guessed;
+        if again {
+            (entry.learned, entry.life) = (Some(now), GUESS_FOR);
+        }
+        let freed = entry.learn(now, everywhere.to_vec(), rev, GUESS_FOR);
+        entry.guessed = true;
+        freed
     }
 
     /// A presence hint: all places of a user as of `rev`. Ignored for users nobody sends to, and when old.
@@ -154,6 +163,11 @@ impl Places {
     /// A gateway does not have this user (any more).
     pub(crate) fn moved(&mut self, key: &Key, gateway: &NodeId) {
         let Some(entry) = self.get(key) else { return };
+        if entry.guessed {
+            // Asking would bring another guess, and that another "moved".
+            entry.gateways.retain(|guess| guess != gateway);
+            return;
+        }
         if !entry.gateways.contains(gateway) || entry.asked {
             return;
         }
@@ -244,6 +258,7 @@ impl Entry {
             self.remember(now, &direct);
         }
         (self.gateways, self.rev, self.learned, self.life) = (gateways, rev, Some(now), life);
+        self.guessed = false;
         freed
     }
 }

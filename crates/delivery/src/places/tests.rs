@@ -96,6 +96,30 @@ fn without_an_answer_every_gateway_is_tried() {
 }
 
 #[test]
+fn a_gateway_that_was_guessed_in_vain_costs_one_message() {
+    let mut places = Places::default();
+    let (key, users, both) = ((APP, user("alice")), [user("alice")], [gateway("a"), gateway("b")]);
+    places.route(NOW, APP, &users, &direct("1"));
+    places.take_wanted();
+    places.guess(NOW, &key, &both);
+    places.moved(&key, &gateway("a"));
+    assert!(places.take_wanted().is_empty(), "the session service is away: asking again brings the same guess");
+    let soon = NOW + GUESS_FOR / 2;
+    assert_eq!(places.route(soon, APP, &users, &direct("2")), [(gateway("b"), vec![0])]);
+    let later = soon + GUESS_FOR * 2;
+    places.route(later, APP, &users, &direct("3"));
+    assert_eq!(places.take_wanted(), std::slice::from_ref(&key));
+    let freed = places.guess(later, &key, &both);
+    let to = |name| batches(&freed).into_iter().filter(|(to, _)| *to == name).map(|(_, batch)| batch).collect::<Vec<_>>();
+    assert_eq!(to("b"), [b"3"], "what it was sent before is not repeated");
+    assert_eq!(to("a").last(), Some(&&b"3"[..]), "he may be there by now");
+    let back = places.answer(later + GUESS_FOR, &key, vec![gateway("b")], 5);
+    assert!(back.is_empty());
+    places.moved(&key, &gateway("b"));
+    assert_eq!(places.take_wanted(), std::slice::from_ref(&key), "no guess: asked again");
+}
+
+#[test]
 fn waiting_is_bounded_and_the_rest_is_announced() {
     let mut places = Places::default();
     let key = (APP, user("alice"));
