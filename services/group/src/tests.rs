@@ -2,6 +2,7 @@
 
 mod fakes;
 mod groups;
+mod intents;
 mod live;
 mod sending;
 mod storms;

@@ -182,21 +182,27 @@ const TELL: Duration = Duration::from_secs(3);
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Stores the event of a call that stored nothing of its own, with all unread messages of `user`, who has something new
+    /// Stores the event of a call that stored nothing of its own, named `what` in its conversation, with all unread messages of `user`, who has something new
     /// with `peer`. Durable when this returns, so the caller is answered afterwards; comes after the events of the messages
     /// up to `seq`, unless those are held up.
     ///
     /// # Errors
     /// Retryable: the caller repeats the call, which tells the same event again.
+    #[expect(clippy::too_many_arguments, reason = "where it comes, whom it is about, and what it is")]
     pub(crate) async fn tell(
         &self,
         id: LogId,
+        what: &str,
         seq: u64,
         user: &UserId,
         peer: &UserId,
         event: impl FnOnce(u64) -> Event,
     ) -> Result<()> {
         let ctx = &self.ctx;
+        let name = format!("{}-{}-{what}", id.app, id.conv);
+        if self.told().contains_key(&name) {
+            return Ok(());
+        }
         let began = ctx.clock.mono();
         let mut wait = RETRY;
         let mut event = Some(event);
@@ -214,6 +220,7 @@ impl Service {
                     && enqueue(ctx, vec![event.clone()]).await.is_ok()
                 {
                     ctx.meters.events(1);
+                    self.told().insert(name, ());
                     return Ok(());
                 }
             }

@@ -98,9 +98,9 @@ impl Service {
         // The call that moved the position may not have come so far as to tell the app.
         let again = place.read_seq == seq && self.ctx.clock.now().since(at) < TOLD_AGAIN_MS;
         if (place.moved || again) && app.settings.webhook_on(C2C_READ) {
-            self.tell(id, 0, &reader, &peer, |unread| {
+            let what = format!("read-{reader}-{seq}");
+            self.tell(id, &what, 0, &reader, &peer, |unread| {
                 let body = webhook::c2c_read(reader.as_str(), peer.as_str(), at.secs(), unread, at);
-                let what = format!("read-{reader}-{seq}");
                 webhook::called(id.app.0, id.conv.0, C2C_READ, &what, &origin, at).event(body)
             })
             .await?;

@@ -92,9 +92,9 @@ impl Service {
     async fn tell_recalled(&self, id: LogId, one: &Revoked, origin: &Origin) -> Result<()> {
         let at = UnixMillis(one.marked_ms);
         let (to, from) = (UserId::trusted(one.to.as_str()), UserId::trusted(one.from.as_str()));
-        self.tell(id, one.seq, &to, &from, |unread| {
+        let what = format!("recall-{}", one.seq);
+        self.tell(id, &what, one.seq, &to, &from, |unread| {
             let body = webhook::c2c_recalled(&one.from, &one.to, &one.msg_key, unread, at);
-            let what = format!("recall-{}", one.seq);
             webhook::called(id.app.0, id.conv.0, C2C_RECALLED, &what, origin, at).event(body)
         })
         .await

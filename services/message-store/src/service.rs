@@ -16,6 +16,8 @@ use crate::totals::Totals;
 /// Pairs whose conversation id is remembered; ids never change.
 const PAIRS: u64 = 200_000;
 const USER_LOCKS: usize = 512;
+/// Events about calls that were stored lately: a call that is repeated needs not tell them again.
+const TOLD: u64 = 20_000;
 
 /// The service's state; cheap to clone.
 #[derive(Clone)]
@@ -30,13 +32,21 @@ struct Inner {
     users: Vec<Mutex<()>>,
     joined: Joined,
     totals: Totals,
+    told: Cache<String, ()>,
 }
 
 impl Service {
     pub(crate) fn new(ctx: Arc<Ctx>, owners: Owners) -> Self {
         let users = (0..USER_LOCKS).map(|_| Mutex::default()).collect();
         let pairs = Cache::builder().max_capacity(PAIRS).build();
-        Self { ctx, owners, inner: Arc::new(Inner { pairs, users, joined: Joined::default(), totals: Totals::new() }) }
+        let told = Cache::builder().max_capacity(TOLD).build();
+        let inner = Inner { pairs, users, joined: Joined::default(), totals: Totals::new(), told };
+        Self { ctx, owners, inner: Arc::new(inner) }
+    }
+
+    /// Names of events about calls that were stored lately.
+    pub(crate) fn told(&self) -> &Cache<String, ()> {
+        &self.inner.told
     }
 
     pub(crate) fn totals(&self) -> &Totals {

@@ -40,6 +40,8 @@ pub(crate) struct FakeLogs {
     pub(crate) lose_answer: Arc<AtomicBool>,
     /// The next append is not done, and its caller hears nothing.
     pub(crate) lose_request: Arc<AtomicBool>,
+    /// The next append or recall is never answered; with `true`, it is done.
+    pub(crate) stall: Arc<Mutex<Option<bool>>>,
     pub(crate) appends: Arc<AtomicU32>,
     pub(crate) clock: Clock,
 }
@@ -48,6 +50,8 @@ pub(crate) struct FakeLogs {
 pub(crate) struct Log {
     pub(crate) epoch: u64,
     pub(crate) messages: Vec<Message>,
+    /// Positions recalled, by whom and when.
+    revoked: HashMap<u64, (String, u64)>,
     ord: u64,
 }
 
@@ -57,28 +61,13 @@ impl FakeLogs {
             logs: Arc::default(),
             lose_answer: Arc::default(),
             lose_request: Arc::default(),
+            stall: Arc::default(),
             appends: Arc::default(),
             clock,
         }
     }
 
-    pub(crate) fn of(&self, conv: u64) -> Vec<Message> {
-        self.logs.lock().get(&conv).map(|log| log.messages.clone()).unwrap_or_default()
-    }
-}
-
-fn moved() -> Status {
-    linnet_runtime::status::to_status(&crate::error::busy("the group has a newer owner"))
-}
-
-#[tonic::async_trait]
-impl Messages for FakeLogs {
-    async fn append(
-        &self,
-        request: Request<messages::AppendRequest>,
-    ) -> Result<Response<messages::AppendReply>, Status> {
-        let request = request.into_inner();
-        self.appends.fetch_add(1, Ordering::Relaxed);
+    fn append_now(&self, request: messages::AppendRequest) -> Result<messages::AppendReply, Status> {
         if self.lose_request.swap(false, Ordering::Relaxed) {
             return Err(Status::unavailable("lost"));
         }
@@ -100,7 +89,53 @@ impl Messages for FakeLogs {
         if self.lose_answer.swap(false, Ordering::Relaxed) {
             return Err(Status::unavailable("lost"));
         }
-        Ok(Response::new(messages::AppendReply { appended }))
+        Ok(messages::AppendReply { appended })
+    }
+
+    fn revoke_now(&self, seq: u64, request: &messages::RevokeRequest) -> messages::RevokeResult {
+        let mark = (request.origin.clone().unwrap_or_default().operator, request.mark_ms);
+        let mut logs = self.logs.lock();
+        let log = logs.entry(request.conv).or_default();
+        let code = match log.messages.iter().find(|message| message.seq == seq) {
+            None => 10_030,
+            Some(message) if !request.sender.is_empty() && message.from != request.sender => 10_032,
+            Some(_) => match log.revoked.get(&seq) {
+                Some(before) if *before != mark => 10_030,
+                _ => 0,
+            },
+        };
+        if code == 0 {
+            log.revoked.insert(seq, mark);
+        }
+        messages::RevokeResult { seq, code, ..Default::default() }
+    }
+
+    pub(crate) fn of(&self, conv: u64) -> Vec<Message> {
+        self.logs.lock().get(&conv).map(|log| log.messages.clone()).unwrap_or_default()
+    }
+}
+
+fn moved() -> Status {
+    linnet_runtime::status::to_status(&crate::error::busy("the group has a newer owner"))
+}
+
+#[tonic::async_trait]
+impl Messages for FakeLogs {
+    async fn append(
+        &self,
+        request: Request<messages::AppendRequest>,
+    ) -> Result<Response<messages::AppendReply>, Status> {
+        let request = request.into_inner();
+        self.appends.fetch_add(1, Ordering::Relaxed);
+        let stall = self.stall.lock().take();
+        if stall == Some(false) {
+            std::future::pending::<()>().await;
+        }
+        let reply = self.append_now(request)?;
+        if stall == Some(true) {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(reply))
     }
 
     async fn fence(&self, request: Request<messages::FenceRequest>) -> Result<Response<messages::FenceReply>, Status> {
@@ -141,20 +176,14 @@ impl Messages for FakeLogs {
         request: Request<messages::RevokeRequest>,
     ) -> Result<Response<messages::RevokeReply>, Status> {
         let request = request.into_inner();
-        let all = self.of(request.conv);
-        let results = request
-            .seqs
-            .iter()
-            .map(|seq| {
-                let message = all.iter().find(|message| message.seq == *seq);
-                let code = match message {
-                    None => 10_030,
-                    Some(message) if !request.sender.is_empty() && message.from != request.sender => 10_032,
-                    Some(_) => 0,
-                };
-                messages::RevokeResult { seq: *seq, code, ..Default::default() }
-            })
-            .collect();
+        let stall = self.stall.lock().take();
+        if stall == Some(false) {
+            std::future::pending::<()>().await;
+        }
+        let results = request.seqs.iter().map(|seq| self.revoke_now(*seq, &request)).collect();
+        if stall == Some(true) {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(messages::RevokeReply { results }))
     }
 

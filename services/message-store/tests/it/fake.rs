@@ -142,7 +142,8 @@ pub(crate) fn callbacks(outside: &Arc<Outside>) -> Router {
             }
             let mut events = outside.events.lock();
             for event in ask.events {
-                if events.iter().all(|known| known.id != event.id) {
+                // As the queue tells work apart.
+                if events.iter().all(|known| (&known.id, known.time_ms) != (&event.id, event.time_ms)) {
                     events.push(event);
                 }
             }

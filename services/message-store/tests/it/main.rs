@@ -6,5 +6,6 @@ mod embedded;
 mod fake;
 mod groups;
 mod owners;
+mod told;
 mod views;
 mod world;
