@@ -12,6 +12,7 @@ mod redis;
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,7 +108,8 @@ impl Node {
 
     fn is_ready(&self, from: u64) -> bool {
         match &self.ready {
-            Ready::Logged(line) => self.said(from, line),
+            // A server may say so a little before it does.
+            Ready::Logged(line) => self.said(from, line) && TcpStream::connect(&self.address).is_ok(),
             Ready::Page(path) => http::get(&self.address, path).is_ok_and(|page| page.status == 200),
             Ready::File(file) => file.exists(),
         }
