@@ -113,7 +113,7 @@ impl Cluster {
     /// The live nodes that run `service`, sorted.
     #[must_use]
     pub fn nodes(&self, service: Service) -> Vec<NodeId> {
-        self.snapshot().ring(service).nodes().to_vec()
+        self.snapshot().serving(service).cloned().collect()
     }
 
     /// The node that owns `key` in `service`, as far as this node knows.

@@ -16,9 +16,11 @@
 #![warn(missing_docs)]
 
 mod call;
+pub mod certificate;
 mod cluster;
 mod config;
 mod error;
+mod heartbeat;
 mod key;
 mod members;
 mod metrics;
@@ -32,6 +34,7 @@ mod sim;
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, RpcConfig};
 pub use error::{Error, Result};
+pub use heartbeat::{HeartbeatConfig, HeartbeatDeps, Heartbeats};
 pub use key::RouteKey;
 pub use members::{Members, Node, Script, Snapshot};
 pub use net::LocalNet;

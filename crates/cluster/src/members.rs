@@ -17,6 +17,8 @@ pub struct Node {
     pub id: NodeId,
     /// Services it answers for.
     pub services: Vec<Service>,
+    /// Those of them whose rings it is on. A node that is new, or is about to stop, answers calls and attracts nothing.
+    pub attracts: Vec<Service>,
     /// Which life of that node this is: higher with every start.
     pub incarnation: u64,
     /// Where it answers calls, `host:port`; empty for a node of this process.
@@ -29,9 +31,11 @@ impl Node {
     /// A node of this process that runs `services`.
     #[must_use]
     pub fn new(id: NodeId, services: impl IntoIterator<Item = Service>) -> Self {
+        let services: Vec<_> = services.into_iter().collect();
         Self {
             id,
-            services: services.into_iter().collect(),
+            attracts: services.clone(),
+            services,
             incarnation: 0,
             address: String::new(),
             capabilities: Vec::new(),
@@ -51,16 +55,21 @@ pub struct Snapshot {
 impl Snapshot {
     fn new(version: u64, nodes: impl IntoIterator<Item = Node>) -> Self {
         let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
-        let serving =
-            |service| nodes.values().filter(move |node| node.services.contains(&service)).map(|node| node.id.clone());
-        let rings = Service::ALL.into_iter().map(|service| (service, Ring::new(serving(service)))).collect();
+        let drawn =
+            |service| nodes.values().filter(move |node| node.attracts.contains(&service)).map(|node| node.id.clone());
+        let rings = Service::ALL.into_iter().map(|service| (service, Ring::new(drawn(service)))).collect();
         Self { version, nodes, rings }
     }
 
-    /// The ring of the nodes that run `service`.
+    /// The ring of the nodes that attract what `service` owns.
     #[must_use]
     pub fn ring(&self, service: Service) -> &Ring {
         self.rings.get(&service).expect("a ring for every service")
+    }
+
+    /// The live nodes that answer for `service`, on its ring or not, sorted.
+    pub fn serving(&self, service: Service) -> impl Iterator<Item = &NodeId> {
+        self.nodes.values().filter(move |node| node.services.contains(&service)).map(|node| &node.id)
     }
 
     /// Whether `node` is live.
@@ -130,6 +139,16 @@ impl Script {
         self.update(|_| nodes);
     }
 
+    /// Replaces all live nodes unless they are these already; the new version if it changed anything.
+    pub(crate) fn change_to(&self, nodes: Vec<Node>) -> Option<u64> {
+        let same = self.current.load().nodes.len() == nodes.len()
+            && nodes.iter().all(|node| self.current.load().nodes.get(&node.id) == Some(node));
+        (!same).then(|| {
+            self.set(nodes);
+            *self.changes.borrow()
+        })
+    }
+
     /// Adds a node, or replaces what it runs.
     pub fn join(&self, node: Node) {
         self.update(|mut nodes| {
@@ -164,6 +183,16 @@ mod tests {
 
     fn node(name: &str, services: &[Service]) -> Node {
         Node::new(NodeId::trusted(name), services.iter().copied())
+    }
+
+    #[test]
+    fn who_attracts_nothing_is_reachable_and_on_no_ring() {
+        let leaving = Node { attracts: Vec::new(), ..node("a", &[Service::Group]) };
+        let (members, _) = Members::scripted([leaving, node("b", &[Service::Group])]);
+        let snapshot = members.snapshot();
+        assert_eq!(snapshot.ring(Service::Group).nodes(), [NodeId::trusted("b")]);
+        assert!(snapshot.lives(&NodeId::trusted("a")));
+        assert_eq!(snapshot.serving(Service::Group).count(), 2);
     }
 
     #[tokio::test]
