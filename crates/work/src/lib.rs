@@ -41,8 +41,8 @@ const FULL_MS: u64 = 20;
 /// Does the work of a queue.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Works on the oldest work of one key, in order.
-    async fn work(&self, app: SdkAppId, key: &str, items: &[Item]) -> Worked;
+    /// Works on the oldest work of one key, in order; `queue` is whose work it is, for work that follows from it.
+    async fn work(&self, queue: &Worker, app: SdkAppId, key: &str, items: &[Item]) -> Worked;
 
     /// When a key whose oldest work is `head` is worth a task; asked often, so from memory.
     fn due(&self, head: &Item) -> UnixMillis {
@@ -354,7 +354,7 @@ impl Worker {
                 }
                 continue;
             }
-            let worked = self.inner.handler.work(*app, key, &items).await;
+            let worked = self.inner.handler.work(self, *app, key, &items).await;
             if !worked.done.is_empty()
                 && let Err(error) = self.inner.queues.ack(&worked.done).await
             {
