@@ -392,6 +392,8 @@ impl World {
             struck.count("bus messages reordered", counts.reordered);
             struck.count("nodes cut from the bus", counts.outages);
         }
+        let finished: f64 = self.books.iter().map(|books| books.metrics.sum("linnet_group_tips_finished_total")).sum();
+        struck.count("tips stored for a dead owner", finished as u64);
         let rows = self.rows.counts();
         struck.count("store: not done", rows.unavailable);
         struck.count("store: unknown, applied", rows.unknown_applied);
