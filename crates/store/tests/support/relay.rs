@@ -1,0 +1,111 @@
+//! Stands between a client and a server, and holds back what the client says until told to let it go.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use linnet_store::{Applied, Guard, GuardedBatch, PlainBatch, Range, Result, Row, Rows, Store, Table};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+/// A relay; its tasks end with the runtime of the test.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    /// Where to dial.
+    pub(crate) address: String,
+    holding: Arc<watch::Sender<bool>>,
+}
+
+impl Relay {
+    /// Carries connections to `server`.
+    pub(crate) async fn to(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let holding = Arc::new(watch::Sender::new(false));
+        let (held, server) = (holding.clone(), server.to_owned());
+        spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (server, held) = (server.clone(), held.subscribe());
+                spawn(async move {
+                    if let Ok(server) = TcpStream::connect(&server).await {
+                        carry(client, server, held).await;
+                    }
+                });
+            }
+        });
+        Self { address, holding }
+    }
+
+    /// From now on nothing that clients say arrives, until [`release`](Self::release).
+    pub(crate) fn hold(&self) {
+        self.holding.send_replace(true);
+    }
+
+    /// What was held back arrives now, late, and the rest as it comes.
+    pub(crate) fn release(&self) {
+        self.holding.send_replace(false);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+async fn carry(client: TcpStream, server: TcpStream, mut held: watch::Receiver<bool>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    // Taken at once, so that it is said even when the client is gone by the time it is let go.
+    let (said, mut waiting) = mpsc::channel::<Vec<u8>>(1024);
+    spawn(async move {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+            if said.send(buffer[..count].to_vec()).await.is_err() {
+                return;
+            }
+        }
+    });
+    spawn(async move {
+        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+    });
+    while let Some(bytes) = waiting.recv().await {
+        if held.wait_for(|held| !held).await.is_err() || to_server.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A store that is cut off at the moment of its next conditional write: what it read before, it was told.
+pub(crate) struct HeldAtWrite {
+    pub(crate) inner: Store,
+    pub(crate) relay: Relay,
+}
+
+#[async_trait]
+impl Rows for HeldAtWrite {
+    async fn guard(&self, table: Table, partition: &[u8]) -> Result<Option<Guard>> {
+        self.inner.guard(table, partition).await
+    }
+
+    async fn get(&self, table: Table, partition: &[u8], clustering: &[u8]) -> Result<Option<Bytes>> {
+        self.inner.get(table, partition, clustering).await
+    }
+
+    async fn scan(&self, table: Table, partition: &[u8], range: Range) -> Result<Vec<Row>> {
+        self.inner.scan(table, partition, range).await
+    }
+
+    async fn write(&self, batch: GuardedBatch) -> Result<Applied> {
+        self.relay.hold();
+        self.inner.write(batch).await
+    }
+
+    async fn put(&self, batch: PlainBatch) -> Result<()> {
+        self.inner.put(batch).await
+    }
+
+    async fn partitions(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>> {
+        self.inner.partitions(table, after, limit).await
+    }
+}
