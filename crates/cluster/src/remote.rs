@@ -16,6 +16,7 @@ mod dial;
 mod link;
 mod listen;
 mod metrics;
+mod tls;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap};
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::link::Link;
 use self::link::Target;
 use self::metrics::LinkMetrics;
+use self::tls::Tls;
 use crate::call::{Call, Way};
 use crate::config::ClusterConfig;
 use crate::error::{Error, Result};
@@ -80,6 +82,7 @@ struct Shared {
     cluster: String,
     via: HashMap<String, String>,
     local: LocalNet,
+    tls: Option<Tls>,
     tasks: Tasks,
     rng: Rng,
     metrics: LinkMetrics,
@@ -102,10 +105,8 @@ impl RemoteNet {
         if let Some(problem) = problems.first() {
             return Err(Error::Config { key: "", what: problem.to_string() });
         }
-        if config.has_tls() {
-            return Err(wrong("tls_ca", "this build has no TLS between nodes".to_owned()));
-        }
         let via = config.routes().map_err(|what| wrong("via", what))?;
+        let tls = if config.has_tls() { Some(Tls::load(config)?) } else { None };
         let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen { address: listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: listen, source })?;
         let RemoteDeps { me, local, tasks, rng, metrics } = deps;
@@ -115,11 +116,16 @@ impl RemoteNet {
             cluster: config.name.clone(),
             via,
             local,
+            tls,
             closing: tasks.draining(),
             tasks,
             rng,
             metrics: LinkMetrics::new(&metrics),
         });
+        if let Some(tls) = &shared.tls {
+            shared.metrics.expiry.set(i64::try_from(tls.until().secs()).unwrap_or(i64::MAX));
+            shared.tasks.spawn("rpc.certificates", watch(Arc::clone(&shared)));
+        }
         shared.tasks.spawn("rpc.accept", listen::accept(Arc::clone(&shared), listener));
         let advertised = if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
         let (pruned, links) = (AtomicU64::new(0), RwLock::default());
@@ -201,6 +207,12 @@ impl RemoteNet {
 impl std::fmt::Debug for RemoteNet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RemoteNet").field("address", &self.inner.address).finish_non_exhaustive()
+    }
+}
+
+async fn watch(shared: Arc<Shared>) {
+    if let Some(tls) = &shared.tls {
+        tls.watch(&shared.metrics, shared.closing.clone()).await;
     }
 }
 

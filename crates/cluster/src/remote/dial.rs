@@ -17,11 +17,13 @@ use linnet_proto::cluster as proto;
 use linnet_proto::cluster::link_client::LinkClient;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
 
 use super::link::{Outgoing, Target, lost, unreachable};
+use super::tls::name_of;
 use super::{Exec, Shared};
 use crate::call::Reply;
 
@@ -104,7 +106,11 @@ pub(super) async fn connect(net: &Arc<Shared>, target: &Target) -> Result<Sender
     let address = net.via.get(&target.address).unwrap_or(&target.address);
     let tcp = TcpStream::connect(address.as_str()).await.map_err(Failure::Tcp)?;
     tcp.set_nodelay(true).map_err(Failure::Tcp)?;
-    handshake(net, tcp).await
+    let Some(tls) = &net.tls else {
+        return handshake(net, tcp).await;
+    };
+    let connected = TlsConnector::from(tls.client()).connect(name_of(target.service), tcp).await;
+    handshake(net, connected.map_err(Failure::Tls)?).await
 }
 
 async fn handshake<T>(net: &Shared, io: T) -> Result<Sender, Failure>

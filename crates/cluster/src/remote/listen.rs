@@ -16,6 +16,7 @@ use linnet_runtime::status::timeout_of;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service as _;
@@ -24,6 +25,7 @@ use super::access::Peer;
 use super::carry::Carrier;
 use super::dial::{CLUSTER, FRAME, FROM, MESSAGE, SERVICE, TO, WINDOW};
 use super::link::unreachable;
+use super::tls::identity;
 use super::{Exec, Shared};
 use crate::service::Service;
 
@@ -85,7 +87,21 @@ pub(super) async fn accept(net: Arc<Shared>, listener: TcpListener) {
 
 async fn connection(net: Arc<Shared>, tcp: TcpStream) {
     let _ = tcp.set_nodelay(true);
-    serve(net, tcp, Peer::Anyone).await;
+    let Some(tls) = &net.tls else {
+        return serve(net, tcp, Peer::Anyone).await;
+    };
+    let peer = tcp.peer_addr();
+    let shown = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls.server()).accept(tcp)).await;
+    let why = match shown {
+        Ok(Ok(tls)) => match identity(tls.get_ref().1.peer_certificates()) {
+            Some(identity) => return serve(net, tls, Peer::Node(identity.services.into())).await,
+            None => "no certificate".to_owned(),
+        },
+        Ok(Err(why)) => why.to_string(),
+        Err(_) => "no certificate in time".to_owned(),
+    };
+    net.metrics.refused("certificate");
+    tracing::info!(?peer, why, "a peer was refused");
 }
 
 async fn serve<T>(net: Arc<Shared>, io: T, peer: Peer)
@@ -166,9 +182,5 @@ fn caller(net: &Shared, peer: Peer, headers: &HeaderMap) -> Result<Caller, Statu
         return Err(Status::unavailable(format!("this is node {}", net.me)));
     }
     let service = Service::parse(text(SERVICE)).ok_or_else(|| Status::invalid_argument("no such service"))?;
-    if !peer.may_reach(service) {
-        net.metrics.refused("role");
-        return Err(Status::permission_denied(format!("{peer} may not call {service}")));
-    }
     Ok(Caller { node: text(FROM).into(), peer, service })
 }

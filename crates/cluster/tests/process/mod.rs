@@ -1,5 +1,7 @@
 //! Nodes with a transport of their own in one test process: what crosses between them crosses loopback TCP.
 
+pub(crate) mod certs;
+
 use std::time::Duration;
 
 use linnet_cluster::{
