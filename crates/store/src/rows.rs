@@ -138,6 +138,24 @@ pub struct GuardedBatch {
     pub guard_life: Life,
 }
 
+/// The largest conditional batch every backend takes: Cassandra's `batch_size_fail_threshold`. Aggregates stay below it.
+pub const MAX_BATCH_BYTES: usize = 50 << 10;
+/// What a row costs in a batch beside its keys and value, about.
+const ROW_OVERHEAD: usize = 32;
+
+impl GuardedBatch {
+    /// About what it takes on its way to a server, where every row names its partition.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let row = self.partition.len() + ROW_OVERHEAD;
+        let writes = self.writes.iter().map(|write| match write {
+            Write::Put { clustering, value } => clustering.len() + value.len() + row,
+            Write::Delete { clustering } => clustering.len() + row,
+        });
+        self.guard.data.len() + row + writes.sum::<usize>()
+    }
+}
+
 /// Outcome of a conditional batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {

@@ -19,7 +19,9 @@ use bytes::Bytes;
 use linnet_runtime::{Clock, Rng};
 use parking_lot::Mutex;
 
-use crate::rows::{Applied, Error, Guard, GuardedBatch, Kind, PlainBatch, Range, Result, Row, Rows, Store, Table};
+use crate::rows::{
+    Applied, Error, Guard, GuardedBatch, Kind, MAX_BATCH_BYTES, PlainBatch, Range, Result, Row, Rows, Store, Table,
+};
 use state::State;
 
 /// How often each fault strikes, in a thousand operations.
@@ -229,6 +231,7 @@ impl Rows for SimRows {
     async fn write(&self, batch: GuardedBatch) -> Result<Applied> {
         let table = batch.table;
         assert_eq!(table.kind, Kind::Guarded, "a guarded batch on {}", table.name);
+        assert!(batch.bytes() <= MAX_BATCH_BYTES, "a batch of {} bytes on {}", batch.bytes(), table.name);
         self.perform(table, move |state| {
             let now = self.clock.now();
             if !state.roll(state.faults.unknown_per_mille) {

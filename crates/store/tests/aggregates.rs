@@ -1,5 +1,9 @@
-//! The aggregates on the embedded backend: what was answered is there after a restart, and every row can be inspected.
+//! The aggregates on real backends: what was answered is there after a restart, and every row can be inspected. The CQL
+//! backend runs on a server of its own, or the one at `LINNET_TEST_CQL` (`host:port`).
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "support/cql.rs"]
+mod cql_store;
 
 use std::path::Path;
 
@@ -139,6 +143,20 @@ async fn everything_is_there_after_a_restart_and_every_row_can_be_read_by_people
     drop(store);
     let store = open(dir.path());
     check(&store).await;
+    read_by_people(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_there_for_another_node_on_cql_and_every_row_can_be_read_by_people() {
+    let store = cql_store::store().await;
+    fill(&store).await;
+    check(&store).await;
+    read_by_people(&store).await;
+    let shown = linnet_store::inspect::inspect(&store, "group", &[APP.0.to_string()], 10).await.unwrap().unwrap();
+    assert!(!shown.is_empty(), "found by the beginning of its key, in whatever order the backend has keys");
+}
+
+async fn read_by_people(store: &Store) {
     for (tables, describe) in registry() {
         for table in tables {
             let mut rows = 0;

@@ -4,6 +4,8 @@
 
 #[path = "support/cql.rs"]
 mod cql_store;
+#[path = "support/held.rs"]
+mod held;
 #[path = "support/relay.rs"]
 mod relay;
 #[path = "support/shortened.rs"]

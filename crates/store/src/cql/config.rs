@@ -57,8 +57,9 @@ linnet_runtime::config! {
         pub scans: usize = 4, "requests", restart;
         /// Wait for a place among the requests under way.
         pub busy_after: Period = Period::ms(250), "", restart;
-        /// Largest conditional batch; a larger one is refused before it is sent. Servers have a limit of their own
-        /// (`batch_size_fail_threshold`, 50 KiB in Cassandra), which this must not exceed.
+        /// Largest conditional batch; a larger one is refused before it is sent, never cut in two. Servers have a limit of
+        /// their own (`batch_size_fail_threshold`: 1 MiB in ScyllaDB; Cassandra's 50 KiB are not applied to conditional
+        /// batches, seen in 5.0). What Linnet stores stays below 50 KiB; raise it with the size of messages.
         pub batch_limit: ByteSize = ByteSize::kib(50), "", restart;
     }
     check problems;

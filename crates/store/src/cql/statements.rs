@@ -181,15 +181,6 @@ impl Value {
             }
         })
     }
-
-    /// Bytes that count towards the size of a batch.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Blob(bytes) => bytes.len(),
-            Self::Big(_) => 8,
-            Self::Int(_) => 4,
-        }
-    }
 }
 
 /// Servers take no longer life: 20 years.

@@ -19,8 +19,6 @@ const PARTITIONS: usize = 32;
 /// Rows of one plain request, and their bytes; a larger write goes in several.
 const PLAIN_ROWS: usize = 100;
 const PLAIN_BYTES: usize = 32 << 10;
-/// What a row costs in a batch beside its key and value, about.
-const ROW_OVERHEAD: usize = 32;
 
 /// The largest key servers take is 65,535 bytes.
 const MAX_KEY: usize = 60_000;
@@ -78,7 +76,7 @@ impl Cql {
             requests.append_statement(self.statement(table, form).await?);
             values.push(row);
         }
-        let bytes: usize = values.iter().map(|row| cost(row)).sum();
+        let bytes = batch.bytes();
         if bytes > self.batch_limit {
             // Never cut in two: a batch is one change or none.
             let why = format!("a batch of {bytes} bytes is over the limit of {}", self.batch_limit);
@@ -143,10 +141,6 @@ fn row(partition: &[u8], write: &Write, life: Life) -> (Form, Vec<Value>) {
         }
         Write::Delete { clustering } => (Form::Delete, vec![key(partition), Value::Blob(clustering.clone())]),
     }
-}
-
-fn cost(row: &[Value]) -> usize {
-    ROW_OVERHEAD + row.iter().map(Value::len).sum::<usize>()
 }
 
 /// Cuts rows into requests of a bounded size.

@@ -15,8 +15,14 @@ use super::{GroupGuard, Groups};
 use crate::record;
 use crate::rows::{Error, Result, Write};
 
-/// Accounts changed in one batch: with full custom fields about 48 KB.
+/// Accounts changed in one batch, and the bytes of their rows and events: with what else a batch holds it stays below the
+/// 50 KB that CQL servers take.
 const USERS: usize = 64;
+const USER_BYTES: usize = 24 << 10;
+/// Bytes of rows and events that go with the profile in the last batch; more go before it.
+const LAST_BYTES: usize = 32 << 10;
+/// What a row costs beside its key and value, about.
+const ROW_BYTES: usize = 64;
 /// Rows read at once.
 const READS: usize = 32;
 
@@ -39,6 +45,32 @@ struct Batch {
     events: Vec<Event>,
 }
 
+impl Batch {
+    /// About how much of a conditional batch it takes; beside it there may be an intent, the guard and the profile.
+    fn bytes(&self) -> usize {
+        let writes = self.writes.iter().map(|write| match write {
+            Write::Put { clustering, value } => clustering.len() + value.len() + ROW_BYTES,
+            Write::Delete { clustering } => clustering.len() + ROW_BYTES,
+        });
+        writes.sum::<usize>() + events_bytes(&self.events)
+    }
+
+    fn takes(&self, next: &Self, users: usize) -> bool {
+        users < USERS && self.bytes() + next.bytes() <= USER_BYTES
+    }
+
+    fn append(&mut self, next: Self) {
+        self.writes.extend(next.writes);
+        self.added.extend(next.added);
+        self.removed.extend(next.removed);
+        self.events.extend(next.events);
+    }
+}
+
+fn events_bytes(events: &[Event]) -> usize {
+    events.iter().map(|event| event.event.len() + event.body.len() + ROW_BYTES).sum()
+}
+
 /// One batch ready to be written, and what is true once it is in.
 type Ready = (Pending, Outcome);
 
@@ -52,8 +84,8 @@ struct Outcome {
 impl Groups {
     /// Applies a change and, when it is durable, brings the derived tables in line.
     ///
-    /// All of it is in one batch when the group has one partition and the change at most 64 accounts. Otherwise it is
-    /// several, and an error may leave some of them done: rights that end are gone before anything else happens, new ones
+    /// All of it is in one batch when the group has one partition and the change at most 64 accounts and 24 KB. Otherwise
+    /// it is several, and an error may leave some of them done: rights that end are gone before anything else happens, new ones
     /// come last, so repeating the change is safe (its events may be told twice).
     ///
     /// # Errors
@@ -92,7 +124,8 @@ impl Groups {
         let retitled = retitled(&held.record, &next, &touched);
         let mut done = Done::default();
         let mut intents = Vec::new();
-        let last = if batches.len() == 1 && batches[0].slot == 0 {
+        let with_last = |batch: &Batch| batch.slot == 0 && batch.bytes() + events_bytes(&rest) <= LAST_BYTES;
+        let last = if batches.len() == 1 && with_last(&batches[0]) {
             batches.pop().unwrap_or_default()
         } else {
             Batch::default()
@@ -138,15 +171,21 @@ impl Groups {
         for (slot, edits) in by_slot {
             self.own(held, slot).await?;
             let edits: Vec<UserEdit> = edits.into_values().collect();
-            for chunk in edits.chunks(USERS) {
-                let mut batch = Batch { slot, ..Batch::default() };
-                for (edit, was) in chunk.iter().zip(self.were_members(held, slot, chunk).await?) {
-                    edit_user(&mut batch, edit, was);
-                    batch.events.extend(about.remove(&edit.user).unwrap_or_default());
+            let mut batch = Batch { slot, ..Batch::default() };
+            let mut users = 0;
+            for (edit, was) in edits.iter().zip(self.were_members(held, slot, &edits).await?) {
+                let mut one = Batch { slot, ..Batch::default() };
+                edit_user(&mut one, edit, was);
+                one.events = about.remove(&edit.user).unwrap_or_default();
+                if users > 0 && !batch.takes(&one, users) {
+                    batches.push(std::mem::replace(&mut batch, Batch { slot, ..Batch::default() }));
+                    users = 0;
                 }
-                if !batch.writes.is_empty() || !batch.events.is_empty() {
-                    batches.push(batch);
-                }
+                batch.append(one);
+                users += 1;
+            }
+            if !batch.writes.is_empty() || !batch.events.is_empty() {
+                batches.push(batch);
             }
         }
         Ok((batches, rest))

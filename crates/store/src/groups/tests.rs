@@ -211,6 +211,36 @@ async fn a_refused_change_leaves_no_event() {
     assert_eq!(groups.outbox(&new, 0, 10).await.unwrap().len(), 1, "only the creation");
 }
 
+/// `SimRows` takes no batch that a CQL server would refuse.
+#[tokio::test(start_paused = true)]
+async fn the_widest_rows_of_many_accounts_go_in_batches_that_servers_take() {
+    for kind in [GroupType::Public, GroupType::Community] {
+        let groups = Groups::new(sim(7).store());
+        let names: Vec<String> = (0..100).map(|n| format!("{n:032}")).collect();
+        let custom = |keys, bytes| (0..keys).map(|n| (format!("{n:016}"), "x".repeat(bytes))).collect();
+        let mut new = new_group(5, "g", kind, &["ann"]);
+        new.record.custom = custom(20, 512);
+        let full = |name: &String| Member { name_card: "c".repeat(50), custom: custom(5, 64), ..member(name) };
+        new.members.extend(names.iter().map(full));
+        let mut held = create(&groups, new).await;
+        assert_eq!(held.record().member_count, 101);
+        let why = Restriction {
+            until: NOW.plus_ms(9),
+            since: NOW,
+            operator: "ann".to_owned(),
+            description: "d".repeat(1000),
+        };
+        let mut change = Change::at(NOW);
+        for name in &names {
+            let edit = UserEdit::remove(user(name)).with_mute(Edit::Put(why.clone())).with_ban(Edit::Put(why.clone()));
+            change = change.user(edit).event(Some(user(name)), "left", vec![b'e'; 1000]);
+        }
+        groups.apply(&mut held, change).await.unwrap();
+        assert_eq!((held.record().member_count, groups.bans(&held).await.unwrap().len()), (1, 100));
+        assert_eq!(groups.outbox(&held, 0, 1000).await.unwrap().len(), 101);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn mutes_and_bans_outlive_membership() {
     let groups = Groups::new(sim(7).store());

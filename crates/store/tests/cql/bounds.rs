@@ -5,6 +5,7 @@ use linnet_runtime::config::{ByteSize, Period};
 use linnet_runtime::metrics::Metrics;
 use linnet_runtime::{Clock, Tasks};
 use linnet_store::cql::{Config, Cql};
+use linnet_store::rows::MAX_BATCH_BYTES;
 use linnet_store::{Error, Guard, GuardedBatch, Kind, Life, Rows, Table, Write};
 use linnet_types::Epoch;
 
@@ -67,4 +68,14 @@ async fn a_batch_over_the_limit_is_refused_whole() {
     let large = store.write(batch("large", 9 << 10)).await;
     assert!(matches!(&large, Err(Error::Unavailable { why, .. }) if why.contains("over the limit")), "{large:?}");
     assert_eq!(store.guard(G, b"large").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_takes_the_largest_batch_there_is() {
+    let store = cql_store::connect(cql_store::config().await).await;
+    let row = |n: u8| Write::Put { clustering: vec![n].into(), value: vec![n; MAX_BATCH_BYTES / 20 - 100].into() };
+    let largest = GuardedBatch { writes: (0..20).map(row).collect(), ..batch("largest", 1) };
+    assert!(largest.bytes() > MAX_BATCH_BYTES - 2048);
+    assert!(store.write(largest).await.unwrap().is_yes());
+    assert_eq!(store.scan(G, b"largest", linnet_store::Range::default()).await.unwrap().len(), 20);
 }

@@ -12,7 +12,8 @@ use linnet_store::{Applied, Guard, GuardedBatch, Kind, Life, PlainBatch, Store, 
 use linnet_types::{ConvId, Epoch, GroupId, GroupType, Role, SdkAppId, Seq, UnixMillis, UserId};
 
 use crate::cql_store;
-use crate::relay::{HeldAtWrite, Relay};
+use crate::held::HeldAtWrite;
+use crate::relay::Relay;
 
 const APP: SdkAppId = SdkAppId(1_400_000_000);
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);

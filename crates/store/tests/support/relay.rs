@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use linnet_store::{Applied, Guard, GuardedBatch, PlainBatch, Range, Result, Row, Rows, Store, Table};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -14,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) struct Relay {
     /// Where to dial.
     pub(crate) address: String,
+    #[allow(dead_code, reason = "not every test binary holds back")]
     holding: Arc<watch::Sender<bool>>,
 }
 
@@ -38,11 +36,13 @@ impl Relay {
     }
 
     /// From now on nothing that clients say arrives, until [`release`](Self::release).
+    #[allow(dead_code, reason = "not every test binary holds back")]
     pub(crate) fn hold(&self) {
         self.holding.send_replace(true);
     }
 
     /// What was held back arrives now, late, and the rest as it comes.
+    #[allow(dead_code, reason = "not every test binary holds back")]
     pub(crate) fn release(&self) {
         self.holding.send_replace(false);
     }
@@ -73,39 +73,5 @@ async fn carry(client: TcpStream, server: TcpStream, mut held: watch::Receiver<b
         if held.wait_for(|held| !held).await.is_err() || to_server.write_all(&bytes).await.is_err() {
             return;
         }
-    }
-}
-
-/// A store that is cut off at the moment of its next conditional write: what it read before, it was told.
-pub(crate) struct HeldAtWrite {
-    pub(crate) inner: Store,
-    pub(crate) relay: Relay,
-}
-
-#[async_trait]
-impl Rows for HeldAtWrite {
-    async fn guard(&self, table: Table, partition: &[u8]) -> Result<Option<Guard>> {
-        self.inner.guard(table, partition).await
-    }
-
-    async fn get(&self, table: Table, partition: &[u8], clustering: &[u8]) -> Result<Option<Bytes>> {
-        self.inner.get(table, partition, clustering).await
-    }
-
-    async fn scan(&self, table: Table, partition: &[u8], range: Range) -> Result<Vec<Row>> {
-        self.inner.scan(table, partition, range).await
-    }
-
-    async fn write(&self, batch: GuardedBatch) -> Result<Applied> {
-        self.relay.hold();
-        self.inner.write(batch).await
-    }
-
-    async fn put(&self, batch: PlainBatch) -> Result<()> {
-        self.inner.put(batch).await
-    }
-
-    async fn partitions(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>> {
-        self.inner.partitions(table, after, limit).await
     }
 }
