@@ -50,7 +50,7 @@ function webhook(event) {
 
 class Person {
   constructor(root, account) {
-    Object.assign(this, { root, user: account.user, usersig: account.usersig });
+    Object.assign(this, { root, user: account.user, usersig: account.usersig, ws: account.ws });
     this.instance = sessionStorage.getItem(`instance-${account.user}`) ?? `play-${random()}`;
     sessionStorage.setItem(`instance-${account.user}`, this.instance);
     this.waiting = new Map();
@@ -98,7 +98,8 @@ class Person {
 
   connect() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}${config.ws}`, "linnet.v1+json");
+    const address = this.ws.startsWith("/") ? `${scheme}://${location.host}${this.ws}` : this.ws;
+    const socket = new WebSocket(address, "linnet.v1+json");
     this.socket = socket;
     socket.onopen = async () => {
       try {

@@ -9,6 +9,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use linnet_bus::Nats;
 use linnet_cluster::{Cluster, RouteKey, Service};
 use linnet_proto::account::{self, accounts_client::AccountsClient};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
@@ -19,10 +20,12 @@ use linnet_types::{AppSettings, Refusal, SdkAppId, UnixMillis, code};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::node::Recovered;
 
 mod overview;
+mod push;
 mod watch;
 
 pub(crate) use watch::webhook_line;
@@ -40,6 +43,10 @@ pub(crate) struct Admin {
     pub(crate) started: UnixMillis,
     pub(crate) ready_ms: u64,
     pub(crate) recovered: Recovered,
+    /// The bus, where it is a server's.
+    pub(crate) nats: Option<Nats>,
+    /// Ends the process as a signal would.
+    pub(crate) stop: CancellationToken,
 }
 
 type Shared = State<Arc<Admin>>;
@@ -82,8 +89,11 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/admin/v1/webhooks/{app}/replay", post(replay))
         .route("/admin/v1/webhooks/{app}/test", post(try_webhook))
         .route("/admin/v1/webhooks/{app}/stats", get(webhook_stats))
+        .merge(push::router())
         .route("/admin/v1/events", get(watch::events))
         .route("/admin/v1/status", get(overview::overview))
+        .route("/admin/v1/drain", post(drain))
+        .route("/admin/v1/faults/loss", post(lose))
         .route("/admin/v1/inspect/tables", get(tables))
         .route("/admin/v1/inspect/{table}", get(rows))
         .fallback(|| async { Problem(StatusCode::NOT_FOUND, Refusal::new(code::UNKNOWN_COMMAND, "no such path")) })
@@ -241,6 +251,31 @@ async fn webhook_counts(admin: &Admin, app: u32) -> Result<Value, Problem> {
         "queued": stats.queued, "oldest_ms": stats.oldest_ms, "dead": stats.dead, "delivered": stats.delivered,
         "failed": stats.failed,
     }))
+}
+
+/// This process leaves: off the rings, clients sent elsewhere, accepted work finished, then its end.
+async fn drain(State(admin): Shared) -> Json<Value> {
+    admin.stop.cancel();
+    Json(json!({ "node": admin.cluster.me().as_str(), "draining": true }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Loss {
+    percent: u32,
+}
+
+/// Lets this node lose messages of the bus, to try what happens; only where `bus.faults` allows it.
+async fn lose(State(admin): Shared, Json(loss): Json<Loss>) -> Answer {
+    let Some(nats) = admin.nats.as_ref().filter(|nats| nats.faults_allowed()) else {
+        let why = "this node makes no faults: bus.backend must be nats, and bus.faults true";
+        return Err(Refusal::new(code::ACCOUNT_BAD_PARAM, why).into());
+    };
+    if loss.percent > 100 {
+        return Err(Refusal::new(code::ACCOUNT_BAD_PARAM, "percent must be 0 to 100").into());
+    }
+    nats.set_loss(loss.percent);
+    Ok(Json(json!({ "node": admin.cluster.me().as_str(), "percent": nats.loss() })))
 }
 
 async fn tables() -> Json<Value> {

@@ -1,15 +1,18 @@
 //! The commands that speak to a running server, and the few that need none. Each `--help` ends with an example that
 //! `tests/help.rs` runs.
 
-mod admin;
+pub(crate) mod admin;
 mod app;
 mod call;
+mod certs;
 mod chat;
 mod config;
 mod demo;
 mod doctor;
 mod http;
 mod inspect;
+mod migrate;
+mod play;
 mod rest;
 mod shell;
 mod status;
@@ -45,10 +48,16 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     /// The product's scenes, with running totals.
     Demo(demo::DemoArgs),
+    /// The playground beside a running server, such as a cluster.
+    Play(play::PlayArgs),
     /// What could stand in the way here, and what to do about it.
     Doctor(doctor::DoctorArgs),
     /// Show, check, document and compare configurations of `linnet serve`.
     Config(config::ConfigArgs),
+    /// Certificates of the nodes of a cluster, from a private authority.
+    Certs(certs::CertsArgs),
+    /// The schema of the CQL store.
+    Migrate(migrate::MigrateArgs),
     /// Completions for a shell, on stdout.
     Completions(shell::CompletionsArgs),
     /// The manual page, on stdout.
@@ -71,8 +80,11 @@ pub(crate) async fn run(command: Command, common: &Common) -> Result<Exit> {
         Command::Inspect(args) => inspect::run(args, common, out).await,
         Command::Status(args) => status::run(args, common, out).await,
         Command::Demo(args) => demo::run(args, common, out).await,
+        Command::Play(args) => play::run(args, common, out).await,
         Command::Doctor(args) => doctor::run(args, common, out).await,
+        Command::Certs(args) => certs::run(args, out),
         Command::Config(args) => config::run(args, out),
+        Command::Migrate(args) => migrate::run(args, out).await,
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use linnet_cluster::RpcConfig;
+use linnet_cluster::{ClusterConfig, HeartbeatConfig, RpcConfig};
 use linnet_runtime::config::{Problem, Secret};
 use linnet_runtime::telemetry::LogConfig;
 
@@ -49,14 +49,24 @@ fn server_problems(server: &Server) -> Vec<Problem> {
 }
 
 linnet_runtime::config! {
-    /// The embedded store.
+    /// Where everything is kept.
     pub struct Storage {
+        /// `embedded`: in the data folder of the one process that runs everything; `cql`: in ScyllaDB, shared by many (`[cql]`).
+        pub backend: String = "embedded".to_owned(), "", restart;
         /// Memory for blocks read from table files. Higher makes cold history faster.
         pub cache: linnet_runtime::config::ByteSize = linnet_runtime::config::ByteSize::mib(64), "", restart;
         /// Recent writes held in memory until they become a table file; a start replays up to about this much.
         pub memtable: linnet_runtime::config::ByteSize = linnet_runtime::config::ByteSize::mib(32), "", restart;
         /// Free disk space below which writes are refused with a clear error.
         pub reserve: linnet_runtime::config::ByteSize = linnet_runtime::config::ByteSize::mib(128), "", restart;
+    }
+    check storage_problems;
+}
+
+fn storage_problems(storage: &Storage) -> Vec<Problem> {
+    match storage.backend.as_str() {
+        "embedded" | "cql" => Vec::new(),
+        _ => vec![Problem::new("backend", "must be embedded or cql")],
     }
 }
 
@@ -67,8 +77,18 @@ linnet_runtime::sections! {
         pub server: Server,
         /// Logs and traces.
         pub log: LogConfig,
-        /// The embedded store.
+        /// Where everything is kept.
         pub store: Storage,
+        /// The CQL store.
+        pub cql: linnet_store::cql::Config,
+        /// The bus between nodes.
+        pub bus: linnet_bus::Config,
+        /// Records of who is signed in where.
+        pub directory: linnet_session::directory::Config,
+        /// This process as a node of a cluster.
+        pub cluster: ClusterConfig,
+        /// How nodes know of each other.
+        pub members: HeartbeatConfig,
         /// Calls between services.
         pub rpc: RpcConfig,
         /// Client sockets.
@@ -81,5 +101,7 @@ linnet_runtime::sections! {
         pub message_store: linnet_message_store::Config,
         /// Webhooks.
         pub callback: linnet_callback::Config,
+        /// Offline push.
+        pub push: linnet_push::Config,
     }
 }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::http;
 use crate::node::Node;
 use crate::output::{Exit, Failure};
-use crate::play::{self, Play};
+use crate::play::{self, Play, Webhooks};
 use crate::roles::Roles;
 use crate::target::{Common, DevFile};
 use crate::tls;
@@ -26,7 +26,7 @@ use crate::tls;
 const FIRST_APP: u32 = 1_600_000_001;
 const ADMIN: &str = "administrator";
 /// The sample people; their names appear in the banner.
-const PEOPLE: [&str; 2] = ["alice", "bob"];
+pub(crate) const PEOPLE: [&str; 2] = ["alice", "bob"];
 const CALL: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a new data folder begins with.
@@ -92,8 +92,9 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
     }
     let link_token = (args.public && !address.ip().is_loopback()).then(|| Rng::system().token(16));
     let play = play::router(Play {
-        cluster: node.cluster.clone(),
+        webhooks: Webhooks::Here(node.cluster.clone()),
         clock: node.clock.clone(),
+        ws: ["/ws", "/ws"].map(str::to_owned),
         app: SdkAppId(file.sdkappid),
         key: file.key.clone(),
         people: PEOPLE,
@@ -124,7 +125,8 @@ pub(crate) async fn run(args: DevArgs, common: &Common) -> Result<Exit> {
 /// The configuration of one machine, under what the environment sets.
 fn config(args: &DevArgs, common: &Common) -> Result<Config> {
     let quiet = if common.json || common.quiet { "warn" } else { "warn,linnet=info" };
-    let defaults = format!("[log]\nfilter = \"{quiet}\"\n[callback]\nallow_private = true\n");
+    let defaults =
+        format!("[log]\nfilter = \"{quiet}\"\n[callback]\nallow_private = true\n[push]\nallow_private = true\n");
     let listen = format!("server.listen=\"{}\"", args.listen);
     let loaded = Layers::new().toml("linnet dev", &defaults).env(std::env::vars()).overrides([listen]).load::<Config>();
     Ok(loaded

@@ -20,6 +20,7 @@ use linnet_store::groups::{self, Groups};
 use linnet_store::logs::{self, Logs};
 use linnet_types::NodeId;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::admin::{self, Admin};
@@ -67,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) tasks: Tasks,
     services: Services,
     mesh: Mesh,
+    /// Cancelled by an operator who wants the process to leave.
+    stop: CancellationToken,
 }
 
 /// What has to be stopped in its turn; the others hold nothing that a stop could lose.
@@ -75,6 +78,7 @@ struct Services {
     gateway: Option<linnet_gateway::Running>,
     group: Option<linnet_group::Running>,
     messages: Option<linnet_message_store::Running>,
+    push: Option<linnet_push::Running>,
 }
 
 /// What every service is given.
@@ -114,11 +118,24 @@ impl Node {
         let site = config.server.site.clone();
         let kit = Kit { node, site, incarnation, cluster, bus, apps, clock, rng, tasks, metrics };
         let (services, api) = kit.start(config, roles, store.as_ref(), directory).await?;
-        let mesh = mesh.join().await?;
+        mesh.join(&kit.tasks);
         ready.ready();
         let Kit { cluster, clock, tasks, metrics, .. } = kit;
         let gateway = services.gateway.as_ref().map(|running| running.gateway.clone());
-        Ok(Self { recovered, cluster, store, gateway, api, metrics, health, clock, tasks, services, mesh })
+        Ok(Self {
+            recovered,
+            cluster,
+            store,
+            gateway,
+            api,
+            metrics,
+            health,
+            clock,
+            tasks,
+            services,
+            mesh,
+            stop: CancellationToken::new(),
+        })
     }
 
     /// What the port serves; `begun` is when the process began, by the monotonic clock.
@@ -132,6 +149,8 @@ impl Node {
             started: self.clock.now(),
             ready_ms,
             recovered: self.recovered,
+            nats: self.mesh.nats().cloned(),
+            stop: self.stop.clone(),
         };
         Site {
             api: self.api.clone(),
@@ -146,7 +165,11 @@ impl Node {
 
     /// Serves until the process is told to stop, then stops; `http` owns the port.
     pub(crate) async fn run(self, http: Tasks, telemetry: Telemetry) -> Result<()> {
-        drain::signalled().await?;
+        tokio::select! {
+            signal = drain::signalled() => drop(signal?),
+            () = self.stop.cancelled() => {}
+            () = self.mesh.superseded() => tracing::error!("a newer process has this node's name; this one goes"),
+        }
         tracing::info!("stopping: finishing what was accepted");
         http.drain();
         self.stop().await;
@@ -168,7 +191,10 @@ impl Node {
         if let Some(messages) = self.services.messages {
             messages.stop(DRAIN).await;
         }
-        self.mesh.close().await;
+        if let Some(push) = &self.services.push {
+            push.stop(DRAIN).await;
+        }
+        self.mesh.close(DRAIN).await;
         self.tasks.shutdown(DRAIN).await;
     }
 }
@@ -186,6 +212,9 @@ impl Kit {
         if let Some(store) = store {
             self.accounts(roles, store);
             self.callbacks(config, roles, store)?;
+            if roles.has(Service::Push) {
+                services.push = Some(self.pushes(config, store)?);
+            }
         }
         if let Some(directory) = directory {
             self.sessions(directory);
@@ -242,6 +271,24 @@ impl Kit {
         )?;
         self.register(Service::Callback, callback.routes);
         Ok(())
+    }
+
+    fn pushes(&self, config: &Config, store: &Store) -> Result<linnet_push::Running> {
+        let push = linnet_push::start(
+            &config.push,
+            linnet_push::Deps {
+                cluster: self.cluster.clone(),
+                bus: self.bus.clone(),
+                store: store.clone(),
+                apps: self.apps.clone(),
+                clock: self.clock.clone(),
+                rng: self.rng.fork("push"),
+                tasks: self.tasks.clone(),
+                metrics: self.metrics.clone(),
+            },
+        )?;
+        self.register(Service::Push, push.routes.clone());
+        Ok(push)
     }
 
     fn sessions(&self, directory: Arc<dyn Directory>) {

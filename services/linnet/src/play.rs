@@ -1,4 +1,5 @@
-//! The playground: two people side by side, served from the binary. Exists in `dev` only.
+//! The playground: two people side by side, served from the binary by `linnet dev`, or beside any server by `linnet play`;
+//! `serve` has none.
 //!
 //! The page signs in as the sample people, so it answers only requests whose `Host` is this machine (or who carry the
 //! link token when the listener is public), and cross-site requests never.
@@ -6,7 +7,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -15,15 +15,17 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use linnet_cluster::{Cluster, Service};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
 use linnet_runtime::{Clock, status};
 use linnet_types::{SdkAppId, UserId};
 use linnet_usersig::Claims;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admin::webhook_line;
+use crate::commands::admin::Admin;
 
 const PAGE: &str = include_str!("../assets/play.html");
 const STYLE: &str = include_str!("../assets/play.css");
@@ -31,10 +33,21 @@ const SCRIPT: &str = include_str!("../assets/play.js");
 /// A sig of the page lives this long; reloading makes a new one.
 const SIG_S: u64 = 86_400;
 
+/// Where the page's webhook lines come from.
+#[derive(Clone)]
+pub(crate) enum Webhooks {
+    /// The services of this process.
+    Here(Cluster),
+    /// A server's operators' surface.
+    There(Admin),
+}
+
 #[derive(Clone)]
 pub(crate) struct Play {
-    pub(crate) cluster: Cluster,
+    pub(crate) webhooks: Webhooks,
     pub(crate) clock: Clock,
+    /// The socket of each of the two, a path of this server or an address.
+    pub(crate) ws: [String; 2],
     pub(crate) app: SdkAppId,
     pub(crate) key: String,
     pub(crate) people: [&'static str; 2],
@@ -118,7 +131,8 @@ fn cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
 
 async fn config(State(play): Shared) -> Response {
     let now = play.clock.now().secs();
-    let users = play.people.map(|user| {
+    let users = [0, 1].map(|which| {
+        let user = play.people[which];
         let claims = Claims {
             app: play.app,
             identifier: UserId::trusted(user).to_string(),
@@ -126,26 +140,30 @@ async fn config(State(play): Shared) -> Response {
             expire_s: SIG_S,
             userbuf: None,
         };
-        json!({ "user": user, "usersig": linnet_usersig::sign(&claims, &play.key) })
+        json!({ "user": user, "usersig": linnet_usersig::sign(&claims, &play.key), "ws": play.ws[which] })
     });
-    let body = json!({ "sdkappid": play.app, "ws": "/ws", "users": users });
+    let body = json!({ "sdkappid": play.app, "users": users });
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 async fn events(State(play): Shared) -> Result<Response, Response> {
-    let unavailable = |_| StatusCode::SERVICE_UNAVAILABLE.into_response();
-    let rpc = play.cluster.any(Service::Callback).map_err(unavailable)?;
-    let request = tonic::Request::new(callback::WatchRequest { app: play.app.0 });
-    let watching = CallbacksClient::new(rpc).watch(request).await;
-    let watching = watching.map_err(|why| {
-        let refusal = status::refusal_or(&why, 0);
-        (StatusCode::SERVICE_UNAVAILABLE, Body::from(refusal.info)).into_response()
-    })?;
-    let lines = watching.into_inner().filter_map(|event| async move {
-        let line = webhook_line(event.ok()?);
-        Some(Ok::<_, Infallible>(Event::default().event("webhook").data(line.to_string())))
-    });
-    Ok(Sse::new(lines).keep_alive(KeepAlive::default()).into_response())
+    let unavailable = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    let lines: BoxStream<'static, Value> = match &play.webhooks {
+        Webhooks::Here(cluster) => {
+            let rpc = cluster.any(Service::Callback).map_err(|why| unavailable(why.info))?;
+            let request = tonic::Request::new(callback::WatchRequest { app: play.app.0 });
+            let watching = CallbacksClient::new(rpc).watch(request).await;
+            let watching = watching.map_err(|why| unavailable(status::refusal_or(&why, 0).info))?.into_inner();
+            watching.filter_map(|event| async move { Some(webhook_line(event.ok()?)) }).boxed()
+        }
+        Webhooks::There(admin) => {
+            let query = [("app", play.app.to_string()), ("kinds", "webhook".to_owned())];
+            let lines = admin.events(&query).await.map_err(|why| unavailable(format!("{why:#}")))?;
+            futures::stream::unfold(lines, |mut lines| async move { Some((lines.next().await.ok()??, lines)) }).boxed()
+        }
+    };
+    let events = lines.map(|line| Ok::<_, Infallible>(Event::default().event("webhook").data(line.to_string())));
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
 #[cfg(test)]

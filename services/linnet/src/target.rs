@@ -12,7 +12,7 @@ use crate::output::Failure;
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Server, for example https://localhost:8080. Default: from the data folder.
+    /// Server, for example https://localhost:8080, or one gateway, ws://localhost:8081/ws. Default: from the data folder.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// SDKAppID. Default: from the data folder.
@@ -46,6 +46,9 @@ pub(crate) struct DevFile {
     pub(crate) rest: String,
     #[serde(default)]
     pub(crate) ws: String,
+    /// Every gateway, where there are several; `ws` is one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gateways: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
 }
@@ -84,6 +87,8 @@ impl DevFile {
 pub(crate) struct Target {
     pub(crate) rest: String,
     pub(crate) ws: String,
+    /// Every gateway; at least `ws`.
+    pub(crate) gateways: Vec<String>,
     pub(crate) ca: Option<PathBuf>,
     pub(crate) admin: String,
     app: Option<u32>,
@@ -99,7 +104,7 @@ impl Common {
     pub(crate) fn target(&self) -> Result<Target> {
         let file = DevFile::load(&self.data)?;
         let known = file.clone().unwrap_or_default();
-        let rest = self.server.clone().unwrap_or(known.rest).trim_end_matches('/').to_owned();
+        let rest = self.server.clone().unwrap_or_else(|| known.rest.clone()).trim_end_matches('/').to_owned();
         if rest.is_empty() {
             return Err(Failure::usage(
                 "no server is known",
@@ -108,14 +113,22 @@ impl Common {
             )
             .into());
         }
-        let ws = match &self.server {
-            Some(_) => format!("{}/ws", rest.replacen("http", "ws", 1)),
-            None => known.ws,
+        let (rest, ws, gateways) = match &self.server {
+            // A gateway by its socket's address; REST is asked where it was, or at the same place.
+            Some(server) if server.starts_with("ws") => {
+                let root = rest.strip_suffix("/ws").unwrap_or(&rest).to_owned();
+                let own = root.replacen("ws", "http", 1);
+                (if known.rest.is_empty() { own } else { known.rest }, format!("{root}/ws"), Vec::new())
+            }
+            Some(_) => (rest.clone(), format!("{}/ws", rest.replacen("http", "ws", 1)), Vec::new()),
+            None => (rest, known.ws, known.gateways),
         };
+        let gateways = if gateways.is_empty() { vec![ws.clone()] } else { gateways };
         let file = file.is_some();
         Ok(Target {
             rest,
             ws,
+            gateways,
             ca: known.ca,
             admin: if known.admin.is_empty() { "administrator".to_owned() } else { known.admin },
             app: self.app.or_else(|| file.then_some(known.sdkappid)),

@@ -2,6 +2,8 @@
 
 mod account;
 mod live;
+mod person;
+mod social;
 mod viewers;
 
 use anyhow::Result;
@@ -22,6 +24,8 @@ pub(crate) struct DemoArgs {
 enum Scene {
     /// A live room: viewers, gifts, likes and text, and an account of every message that adds up.
     Live(live::LiveArgs),
+    /// Friends: pairs and small groups, over every gateway, and an account of every message that adds up.
+    Social(social::SocialArgs),
 }
 
 /// # Errors
@@ -29,5 +33,6 @@ enum Scene {
 pub(crate) async fn run(args: DemoArgs, common: &Common, out: Output) -> Result<Exit> {
     match args.scene {
         Scene::Live(args) => live::run(args, common, out).await,
+        Scene::Social(args) => social::run(args, common, out).await,
     }
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::account::{Account, Closed, Kind, Outcome, Totals};
+use super::person;
 use super::viewers::{self, Door};
 use crate::commands::admin::Admin;
 use crate::commands::rest::Rest;
@@ -109,7 +110,7 @@ impl Scene {
     async fn play(&self) -> Result<Exit> {
         let account = Arc::new(Account::new());
         let bar = self.bar(self.args.viewers.into(), "viewers in the room");
-        let users = viewers::register(&self.rest, self.args.viewers as usize).await?;
+        let users = person::register(&self.rest, "viewer", self.args.viewers as usize).await?;
         let door = Door { target: &self.target, room: &self.room, tasks: &self.tasks, rng: &self.rng };
         let clients = viewers::enter(&door, &users, &account, &bar).await?;
         bar.finish_and_clear();
