@@ -7,6 +7,7 @@ use linnet_proto::account::{self as pb, accounts_server::Accounts as Rpc};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
 use linnet_proto::group::{self, groups_client::GroupsClient};
 use linnet_proto::msg::Origin;
+use linnet_proto::push::{self, RemoveDevicesRequest, pushes_client::PushesClient};
 use linnet_proto::session::{self, sessions_client::SessionsClient};
 use linnet_runtime::status::{self, to_status};
 use linnet_store::accounts::{Account, Accounts, Imported, ProfileValue};
@@ -137,8 +138,17 @@ impl Service {
         let forget = group::ForgetRequest { app: app.0, user: user.to_owned() };
         let done = GroupsClient::new(rpc).forget(status::with_deadline(forget, CALL)).await;
         done.map_err(|why| status::refusal_or(&why, code::ACCOUNT_INTERNAL))?;
+        self.forget_pushes(app, &id).await?;
         self.relations.clear(app, &id).await.map_err(|error| fault(&error))?;
         self.accounts.delete(app, &id, self.deps.clock.now()).await.map_err(|error| fault(&error))?;
+        Ok(())
+    }
+
+    async fn forget_pushes(&self, app: SdkAppId, user: &UserId) -> Result<(), Refusal> {
+        let Ok(rpc) = self.deps.cluster.any(Role::Push) else { return Ok(()) };
+        let request = push::ForgetRequest { app: app.0, user: user.to_string() };
+        let done = PushesClient::new(rpc).forget(status::with_deadline(request, CALL)).await;
+        done.map_err(|why| status::refusal_or(&why, code::ACCOUNT_INTERNAL))?;
         Ok(())
     }
 
@@ -158,7 +168,19 @@ impl Service {
         };
         let done = SessionsClient::new(rpc).kick(status::with_deadline(kick, CALL)).await;
         done.map_err(|why| status::refusal_or(&why, code::ACCOUNT_INTERNAL))?;
+        self.remove_devices(app, user).await;
         Ok(())
+    }
+
+    /// Nobody is pushed to whose sessions were ended, also where none was open.
+    async fn remove_devices(&self, app: SdkAppId, user: &UserId) {
+        // Where no node serves pushes, nothing was registered.
+        let Ok(rpc) = self.deps.cluster.any(Role::Push) else { return };
+        let request =
+            RemoveDevicesRequest { app: app.0, user: user.to_string(), all: true, ..RemoveDevicesRequest::default() };
+        if let Err(why) = PushesClient::new(rpc).remove_devices(status::with_deadline(request, CALL)).await {
+            tracing::warn!(code = ?why.code(), "push tokens of a user whose sessions were ended are still there");
+        }
     }
 
     async fn look_up(&self, request: pb::LookupRequest) -> Result<pb::LookupReply, Refusal> {

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use linnet_types::{Refusal, code};
 
 use crate::call::Call;
-use crate::commands::{contact, group, login, openim, profile};
+use crate::commands::{contact, group, login, openim, profile, push};
 use crate::reply::Reply;
 
 /// One command of the public REST surface.
@@ -179,6 +179,15 @@ static CATALOGUE: &[Entry] = entries! {
 
     Contact "recentcontact/get_list" contact::get_list, USUAL, Full, "100 conversations a page", "a user's conversation list";
     Contact "recentcontact/delete" contact::delete, USUAL, Full, "", "remove a conversation from a user's list";
+
+    OpenIm "linnet_push/set_device" push::set_device, USUAL, Full, "16 devices of a user", "register a device for offline pushes";
+    OpenIm "linnet_push/delete_device" push::delete_device, USUAL, Full, "", "remove devices of a user";
+    OpenIm "linnet_push/get_device" push::get_device, USUAL, Full, "", "devices of a user and the number on his icons";
+    OpenIm "linnet_push/set_badge" push::set_badge, USUAL, Full, "", "set the number on a user's icons";
+    OpenIm "linnet_push/set_receive_opt" push::set_receive_opt, USUAL, Full, "100 peers", "how messages of some users reach a user";
+    OpenIm "linnet_push/get_receive_opt" push::get_receive_opt, USUAL, Full, "100 peers", "receive options of a user";
+    OpenIm "linnet_push/set_quiet_time" push::set_quiet_time, USUAL, Full, "", "when a user is left alone";
+    OpenIm "linnet_push/get_quiet_time" push::get_quiet_time, USUAL, Full, "", "when a user is left alone";
 
     Group "group_open_http_svc/get_appid_group_list" group::get_appid_group_list, 1, Full, "10,000 ids", "ids of the app's groups";
     Group "group_open_http_svc/create_group" group::create_group, USUAL, Without("topics"), "100 first members", "make a group";

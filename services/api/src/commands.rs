@@ -5,6 +5,7 @@ pub(crate) mod group;
 pub(crate) mod login;
 pub(crate) mod openim;
 pub(crate) mod profile;
+pub(crate) mod push;
 
 mod accounts;
 mod message;

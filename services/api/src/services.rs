@@ -5,6 +5,7 @@ use linnet_proto::account::{self, accounts_client::AccountsClient};
 use linnet_proto::group::{self, groups_client::GroupsClient};
 use linnet_proto::messages::{self, messages_client::MessagesClient};
 use linnet_proto::msg::SendReply;
+use linnet_proto::push::{self, pushes_client::PushesClient};
 use linnet_proto::session::{self, sessions_client::SessionsClient};
 use linnet_types::{ConvId, GroupId, SdkAppId, UserId};
 use tonic::{Request, Response, Status};
@@ -59,6 +60,17 @@ asks! { Account by AccountsClient:
     account::LookupRequest => account::LookupReply, lookup, twice, |it| users(it.app, &it.users);
     account::KickRequest => account::KickReply, kick, twice, |it| user(it.app, &it.user);
     account::SetProfileRequest => account::SetProfileReply, set_profile, twice, |it| user(it.app, &it.user);
+}
+
+asks! { Push by PushesClient:
+    push::SetDeviceRequest => push::SetDeviceReply, set_device, twice, |it| user(it.app, &it.user);
+    push::RemoveDevicesRequest => push::RemoveDevicesReply, remove_devices, twice, |it| user(it.app, &it.user);
+    push::DevicesRequest => push::DevicesReply, devices, twice, |it| user(it.app, &it.user);
+    push::SetBadgeRequest => push::SetBadgeReply, set_badge, twice, |it| user(it.app, &it.user);
+    push::SetOptionsRequest => push::SetOptionsReply, set_options, twice, |it| user(it.app, &it.user);
+    push::OptionsRequest => push::OptionsReply, options, twice, |it| user(it.app, &it.user);
+    push::SetQuietRequest => push::SetQuietReply, set_quiet, twice, |it| user(it.app, &it.user);
+    push::QuietRequest => push::QuietReply, quiet, twice, |it| user(it.app, &it.user);
 }
 
 asks! { Session by SessionsClient:

@@ -1,40 +1,12 @@
 //! What an app's server answered, and what that means (`spec/webhooks.md` §1.4-1.6).
 
+pub(crate) use linnet_outbound::Reason;
 use linnet_proto::callback::BeforeReply;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Largest answer read; more is a bad body.
 pub(crate) const ANSWER_BYTES: usize = 256 * 1024;
-
-/// Why a delivery failed: the seven labels an operator sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    Dns,
-    Unroutable,
-    Timeout,
-    Refused,
-    Tls,
-    HttpStatus,
-    BadBody,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Dns, Self::Unroutable, Self::Timeout, Self::Refused, Self::Tls, Self::HttpStatus, Self::BadBody];
-
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Unroutable => "unroutable",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::Tls => "tls",
-            Self::HttpStatus => "http_status",
-            Self::BadBody => "bad_body",
-        }
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

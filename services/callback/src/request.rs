@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use hmac::{Hmac, KeyInit, Mac};
+use linnet_outbound::{name_of, sign};
 use linnet_proto::callback::Event;
 use linnet_types::AppSettings;
 use serde_json::value::{RawValue, to_raw_value};
-use sha2::{Digest, Sha256};
 use url::Url;
 
 /// The body: the event's own fields and `CallbackCommand`, keys sorted, values as they are.
@@ -45,23 +44,9 @@ pub(crate) fn url(settings: &AppSettings, event: &Event, now_s: u64) -> Result<U
     Ok(url)
 }
 
-/// `lowercase_hex(SHA-256(token ‖ time))`: not over the body, as receivers compare exactly.
-pub(crate) fn sign(token: &str, now_s: u64) -> String {
-    hex::encode(Sha256::digest(format!("{token}{now_s}")))
-}
-
-/// Value of `X-Linnet-Signature`: time and an HMAC over time and body, for receivers that want the body covered.
-pub(crate) fn body_signature(token: &str, now_s: u64, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("HMAC takes a key of any length");
-    mac.update(format!("{now_s}.{body}").as_bytes());
-    format!("t={now_s},v1={}", hex::encode(mac.finalize().into_bytes()))
-}
-
 /// The same on every attempt of one event, so that an app's server can tell a repeat: a name made of its position.
 pub(crate) fn request_id(event: &Event) -> String {
-    let digest = Sha256::digest(format!("{}/{}/{}", event.app, event.command, event.id));
-    let hex = hex::encode(&digest[..16]);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    name_of(&format!("{}/{}/{}", event.app, event.command, event.id))
 }
 
 #[cfg(test)]
@@ -78,12 +63,6 @@ mod tests {
             platform: "RESTAPI".into(),
             ..Event::default()
         }
-    }
-
-    #[test]
-    fn published_signature_vector() {
-        let want = "17773bc39a671d7b9aa835458704d2a6db81360a5940292b587d6d760d484061";
-        assert_eq!(sign("xxxxyyyy", 1_669_872_112), want);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use linnet_proto::account::accounts_client::AccountsClient;
 use linnet_proto::gateway::gateways_client::GatewaysClient;
 use linnet_proto::group::groups_client::GroupsClient;
 use linnet_proto::messages::messages_client::MessagesClient;
+use linnet_proto::push::pushes_client::PushesClient;
 use linnet_proto::session::sessions_client::SessionsClient;
 use linnet_runtime::status;
 use linnet_types::{ConvId, GroupId, NodeId, Refusal, SdkAppId, UserId};
@@ -64,6 +65,10 @@ impl Calls {
         Ok(AccountsClient::new(self.cluster.for_owner(Service::Account, RouteKey::user(app, user))?))
     }
 
+    pub(crate) fn push(&self, app: SdkAppId, user: &UserId) -> Result<PushesClient<Rpc>, Refusal> {
+        Ok(PushesClient::new(self.cluster.for_owner(Service::Push, RouteKey::user(app, user))?))
+    }
+
     pub(crate) fn session(&self, app: SdkAppId, user: &UserId) -> Result<SessionsClient<Rpc>, Refusal> {
         Ok(SessionsClient::new(self.cluster.for_owner(Service::Session, RouteKey::user(app, user))?))
     }
@@ -75,6 +80,14 @@ impl Calls {
 
     pub(crate) fn session_of(&self, node: &NodeId) -> Result<SessionsClient<Rpc>, Refusal> {
         Ok(SessionsClient::new(self.cluster.for_node(Service::Session, node)?))
+    }
+
+    /// The next best session node: all of them share the directory.
+    pub(crate) fn other_session(&self, than: &NodeId) -> Option<SessionsClient<Rpc>> {
+        let nodes = self.cluster.nodes(Service::Session);
+        let after = nodes.iter().position(|node| node == than).map_or(0, |at| at + 1);
+        let other = nodes.iter().cycle().skip(after).take(nodes.len()).find(|node| *node != than)?;
+        self.session_of(other).ok()
     }
 
     pub(crate) fn gateway(&self, node: &NodeId) -> Result<GatewaysClient<Rpc>, Refusal> {

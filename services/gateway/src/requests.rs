@@ -3,6 +3,7 @@
 mod conversations;
 pub(crate) mod groups;
 mod people;
+mod push;
 
 use std::sync::Arc;
 
@@ -86,6 +87,13 @@ async fn dispatch(ctx: &Ctx, body: frame::Body) -> Result<frame::Body, Refusal> 
         B::ProfileSet(ask) => done(people::set_profile(ctx, ask).await?),
         B::Status(ask) => B::Statuses(people::status(ctx, ask).await?),
         B::Block(ask) => done(people::block(ctx, ask).await?),
+        B::DeviceSet(ask) => done(push::set_device(ctx, ask).await?),
+        B::DeviceRemove(_) => done(push::remove_device(ctx).await?),
+        B::Badge(ask) => done(push::badge(ctx, ask).await?),
+        B::ReceiveSet(ask) => done(push::set_options(ctx, ask).await?),
+        B::ReceiveGet(ask) => B::Receives(push::options(ctx, ask).await?),
+        B::QuietSet(ask) => done(push::set_quiet(ctx, ask).await?),
+        B::QuietGet(_) => B::Quiet(push::quiet(ctx).await?),
         // Handled by the shard, or not requests at all.
         _ => return Err(Refusal::new(code::FRAME_BAD, "not a request")),
     })

@@ -270,6 +270,10 @@ pub fn earlier_is_free(kind: GroupType) -> bool {
     matches!(kind, GroupType::Work | GroupType::Public | GroupType::Meeting)
 }
 
+/// What a member may choose of how messages reach him (`spec/rest-groups.md` §1.4, `spec/client-api.md` §12).
+pub const MSG_FLAGS: [&str; 5] =
+    ["AcceptAndNotify", "AcceptNotNotify", "Discard", "AcceptNotNotifyExceptAt", "NotReceiveMsgExceptAt"];
+
 /// A member's receive option when he has not chosen.
 #[must_use]
 pub fn msg_flag_default(kind: GroupType) -> &'static str {

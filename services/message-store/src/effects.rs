@@ -13,6 +13,8 @@ use linnet_proto::callback::callbacks_client::CallbacksClient;
 use linnet_proto::callback::{EnqueueRequest, Event};
 use linnet_proto::messages::messages_client::MessagesClient;
 use linnet_proto::messages::{TouchReply, TouchRequest, UnreadC2cRequest};
+use linnet_proto::push::pushes_client::PushesClient;
+use linnet_proto::push::{AdvancedRequest, Stored};
 use linnet_runtime::status;
 use linnet_store::logs::{LogHead, LogId};
 use linnet_types::{AppSettings, GroupType, Seq, UserId, code};
@@ -84,7 +86,30 @@ async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead, skip: bool) -> Result
         unless_refused(skip, enqueue(ctx, events).await)?;
         ctx.meters.events(count);
     }
+    unless_refused(skip, advanced(ctx, shared, &app, &rows).await)?;
     Ok(to)
+}
+
+/// Tells the push service, where the app has a provider; any of its nodes, so that one that is away is gone around.
+async fn advanced(ctx: &Ctx, shared: &Shared, app: &App, rows: &[Arc<Row>]) -> Result<()> {
+    if app.settings.push_url.is_empty() || rows.is_empty() {
+        return Ok(());
+    }
+    let group_id = match &shared.subject {
+        Subject::Group(group) => group.as_str().to_owned(),
+        Subject::Pair(..) => String::new(),
+    };
+    let stored = |row: &Arc<Row>| Stored {
+        message: Some(row.message.clone()),
+        to: if group_id.is_empty() { to_of(shared, row) } else { String::new() },
+        group_type: row.group_type.clone(),
+        failed: row.failed != 0,
+    };
+    let messages = rows.iter().map(stored).collect();
+    let request = AdvancedRequest { app: shared.id.app.0, conv: shared.id.conv.0, group_id, messages };
+    let pushes = PushesClient::new(ctx.cluster.any(Target::Push)?).advanced(status::with_deadline(request, CALL)).await;
+    pushes.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?;
+    Ok(())
 }
 
 fn unless_refused(skip: bool, outcome: Result<()>) -> Result<()> {

@@ -28,6 +28,7 @@ mod page;
 mod plan;
 mod planner;
 mod provider;
+mod rate;
 mod sender;
 mod trigger;
 mod users;

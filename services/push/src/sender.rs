@@ -1,12 +1,9 @@
 //! Works off what waits for a provider: a request at a time per lane, at the app's rate, until it is taken or too old.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use linnet_admission::apps::{App, Apps};
 use linnet_cluster::{Cluster, Service};
 use linnet_proto::push::Batch;
@@ -15,11 +12,11 @@ use linnet_store::push::Push;
 use linnet_store::queues::{Item, Queues};
 use linnet_types::{Refusal, SdkAppId, UnixMillis, UserId};
 use linnet_work::{Handler, Next, Worked, Worker};
-use moka::sync::Cache;
 use prost::Message as _;
 
 use crate::metrics::{Meters, Skip};
 use crate::provider::{Fault, Provider};
+use crate::rate::Rates;
 
 /// Name of the stored queue.
 pub(crate) const QUEUE: &str = "push_send";
@@ -32,7 +29,6 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// A dead letter that was put back is tried for this long, however old it is.
 const REPLAY_MS: u64 = 600_000;
 const AGAIN_MS: u64 = 500;
-const APPS: u64 = 10_000;
 
 pub(crate) struct Sender {
     provider: Arc<dyn Provider>,
@@ -42,7 +38,7 @@ pub(crate) struct Sender {
     clock: Clock,
     rng: Rng,
     meters: Meters,
-    rates: Cache<(SdkAppId, NonZeroU32), Arc<DefaultDirectRateLimiter>>,
+    rates: Rates,
 }
 
 /// What the sender stands on.
@@ -69,16 +65,14 @@ enum Step {
 impl Sender {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { provider, store, apps, cluster, clock, rng, meters } = parts;
-        let rates = Cache::builder().max_capacity(APPS).build();
+        let rates = Rates::new(clock.clone());
         Self { provider, store, apps, cluster, clock, rng, meters, rates }
     }
 
     /// How long this node has to wait before its next request of `app`: its part of what all push nodes may send.
     fn wait(&self, app: &App) -> Option<Duration> {
         let nodes = u32::try_from(self.cluster.nodes(Service::Push).len()).unwrap_or(u32::MAX).max(1);
-        let rate = NonZeroU32::new(app.settings.push_rate / nodes).unwrap_or(NonZeroU32::MIN);
-        let limiter = self.rates.get_with((app.id, rate), || Arc::new(RateLimiter::direct(Quota::per_second(rate))));
-        limiter.check().err().map(|not_yet| not_yet.wait_time_from(DefaultClock::default().now()))
+        self.rates.wait(app.id, app.settings.push_rate / nodes)
     }
 
     async fn one(&self, queues: &Queues, app: &App, item: &Item) -> linnet_store::Result<Step> {

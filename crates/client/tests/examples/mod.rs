@@ -19,6 +19,7 @@ pub(crate) fn examples() -> Vec<Example> {
     all.extend(groups());
     all.extend(members());
     all.extend(people());
+    all.extend(pushes());
     all
 }
 
@@ -349,5 +350,36 @@ fn people() -> Vec<Example> {
         ("status", frame(42, B::Status(Status { users: vec!["bob".into()] }))),
         ("statuses", frame(42, B::Statuses(Statuses { statuses: vec![status] }))),
         ("block", frame(43, B::Block(Block { add: vec!["eve".into()], remove: vec![] }))),
+    ]
+}
+
+fn pushes() -> Vec<Example> {
+    let device = DeviceSet {
+        vendor: "fcm".into(),
+        token: "dRx3…".into(),
+        business_id: "30011".into(),
+        language: "en".into(),
+        badge: Some(0),
+    };
+    let convs: Vec<String> = vec!["C2C:alice".into(), "GROUP:@TGS#1ABC".into()];
+    let except = "AcceptNotNotifyExceptAt";
+    let options = convs.iter().map(|conv| Receive { conv: conv.clone(), option: except.into() }).collect();
+    let quiet = Quiet {
+        option: "AcceptNotNotify".into(),
+        start_s: 82_800,
+        duration_s: 28_800,
+        repeated: true,
+        utc_offset_s: 3_600,
+    };
+    vec![
+        ("device_set", frame(44, B::DeviceSet(device))),
+        ("device_remove", frame(45, B::DeviceRemove(DeviceRemove {}))),
+        ("badge", frame(46, B::Badge(Badge { count: 3 }))),
+        ("receive_set", frame(47, B::ReceiveSet(ReceiveSet { convs: convs.clone(), option: except.into() }))),
+        ("receive_get", frame(48, B::ReceiveGet(ReceiveGet { convs, after: String::new() }))),
+        ("receives", frame(48, B::Receives(Receives { options, more: false }))),
+        ("quiet_set", frame(49, B::QuietSet(QuietSet { quiet: Some(quiet.clone()) }))),
+        ("quiet_get", frame(50, B::QuietGet(QuietGet {}))),
+        ("quiet", frame(50, B::Quiet(quiet))),
     ]
 }

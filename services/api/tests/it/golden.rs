@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use linnet_proto::account::{self, profile_item::Value as ProfileValue};
 use linnet_proto::msg::{Message, MessageKind, Outcome, Placeholder, Priority, SendReply};
-use linnet_proto::{group, messages, session};
+use linnet_proto::{group, messages, push, session};
 use linnet_types::{Refusal, code};
 use serde::Deserialize;
 use serde_json::Value;
@@ -126,6 +126,7 @@ pub(crate) const ODD_BODY: &str =
 pub(crate) fn world(fakes: &Fakes) {
     accounts(fakes);
     sessions(fakes);
+    pushes(fakes);
     one_to_one(fakes);
     lists(fakes);
     groups(fakes);
@@ -180,6 +181,44 @@ fn sessions(fakes: &Fakes) {
             }
         };
         Ok(session::StatusReply { users: ask.users.into_iter().map(one).collect() })
+    });
+}
+
+fn pushes(fakes: &Fakes) {
+    let quiet = || push::QuietTime {
+        option: "AcceptNotNotify".into(),
+        start_s: 82_800,
+        duration_s: 28_800,
+        repeated: true,
+        utc_offset_s: -3_600,
+        set_ms: NOW_S * 1_000,
+    };
+    let device = || push::Device {
+        instance: "phone".into(),
+        platform: "Android".into(),
+        vendor: "fcm".into(),
+        token: "t1".into(),
+        business_id: "30011".into(),
+        language: "en".into(),
+        updated_ms: NOW_S * 1_000,
+    };
+    fakes.on("Pushes/SetDevice", |ask: push::SetDeviceRequest| match ask.device {
+        Some(device) if device.token.len() > 256 => Err(Refusal::new(code::PUSH_TOKEN_LONG, "too long")),
+        _ => Ok(push::SetDeviceReply {}),
+    });
+    fakes.on("Pushes/RemoveDevices", |_: push::RemoveDevicesRequest| Ok(push::RemoveDevicesReply { removed: 1 }));
+    fakes.on("Pushes/Devices", move |_: push::DevicesRequest| {
+        Ok(push::DevicesReply { devices: vec![device()], badge: 3 })
+    });
+    fakes.on("Pushes/SetBadge", |_: push::SetBadgeRequest| Ok(push::SetBadgeReply {}));
+    fakes.on("Pushes/SetOptions", |_: push::SetOptionsRequest| Ok(push::SetOptionsReply {}));
+    fakes.on("Pushes/Options", |ask: push::OptionsRequest| {
+        let option = push::Option { conv: "C2C:bob".into(), option: "Discard".into() };
+        Ok(push::OptionsReply { options: vec![option], more: ask.convs.is_empty() })
+    });
+    fakes.on("Pushes/SetQuiet", |_: push::SetQuietRequest| Ok(push::SetQuietReply {}));
+    fakes.on("Pushes/Quiet", move |ask: push::QuietRequest| {
+        Ok(push::QuietReply { quiet: (ask.user == "alice").then(quiet) })
     });
 }
 

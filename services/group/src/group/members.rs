@@ -421,8 +421,8 @@ impl Group {
             if !myself && rank != Rank::App {
                 return Err(no_right("the receive option is the member's own"));
             }
-            if !matches!(flag.as_str(), "AcceptAndNotify" | "AcceptNotNotify" | "Discard") {
-                return Err(bad("MsgFlag must be AcceptAndNotify, AcceptNotNotify or Discard"));
+            if !rules::MSG_FLAGS.contains(&flag.as_str()) {
+                return Err(bad(&format!("MsgFlag must be one of {}", rules::MSG_FLAGS.join(", "))));
             }
             member.msg_flag.clone_from(flag);
         }

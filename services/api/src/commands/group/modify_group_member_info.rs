@@ -17,7 +17,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         group_id: body.at("GroupId").group()?,
         user: account(body.at("Member_Account"))?.ok_or_else(missing)?,
         role: one_of(body.at("Role"), |text| matches!(text, "Admin" | "Member"))?,
-        msg_flag: one_of(body.at("MsgFlag"), |text| matches!(text, "AcceptAndNotify" | "AcceptNotNotify" | "Discard"))?,
+        msg_flag: body.at("MsgFlag").string(BAD)?.value,
         name_card: body.at("NameCard").string(BAD)?.value,
         custom: custom(body.at("AppMemberDefinedData"))?,
         mute_s: mute_s.or_else(|| until.map(|until| until.saturating_sub(call.world.clock.now().secs()))),
