@@ -67,7 +67,8 @@ struct Inner {
     stage: Mutex<Stage>,
     /// The stage changed: say so at once.
     changed: Notify,
-    heard_all: watch::Sender<bool>,
+    /// When everybody had been heard for the first time.
+    heard_all: watch::Sender<Option<Duration>>,
     superseded: watch::Sender<bool>,
     stopped: CancellationToken,
     probe: Box<dyn Fn() -> bool + Send + Sync>,
@@ -115,7 +116,7 @@ impl Heartbeats {
             script,
             stage: Mutex::new(Stage::Starting),
             changed: Notify::new(),
-            heard_all: watch::Sender::new(false),
+            heard_all: watch::Sender::new(None),
             superseded: watch::Sender::new(false),
             stopped: CancellationToken::new(),
             probe: Box::new(probe),
@@ -128,7 +129,7 @@ impl Heartbeats {
     /// Returns once this node has listened to the others for a whole period, so that its rings are theirs. Waits for the bus.
     pub async fn ready(&self) {
         // The sender lives as long as we do.
-        let _ = self.inner.heard_all.subscribe().wait_for(|heard| *heard).await;
+        let _ = self.inner.heard_all.subscribe().wait_for(Option::is_some).await;
     }
 
     /// This process answers calls from now on. Its time as a young node begins, once it is [`Heartbeats::ready`] too.
@@ -175,14 +176,15 @@ impl Inner {
     /// The standing that follows from the stage, the time, and what others say.
     fn stand(&self, view: &mut View) {
         let now = self.clock.mono();
-        let standing = match *self.stage.lock() {
-            Stage::Serving(since) if *self.heard_all.borrow() => {
-                if now.saturating_sub(since) >= self.rules.settle.get() { Standing::Settled } else { Standing::Young }
+        let standing = match (*self.stage.lock(), *self.heard_all.borrow()) {
+            (Stage::Serving(served), Some(heard)) => {
+                let age = now.saturating_sub(served.max(heard));
+                if age >= self.rules.settle.get() { Standing::Settled } else { Standing::Young }
             }
             // To serve on rings of its own making before it has heard anybody would be a guess.
-            Stage::Starting | Stage::Serving(_) => Standing::Starting,
-            Stage::Leaving => Standing::Leaving,
-            Stage::Gone => Standing::Gone,
+            (Stage::Starting | Stage::Serving(_), _) => Standing::Starting,
+            (Stage::Leaving, _) => Standing::Leaving,
+            (Stage::Gone, _) => Standing::Gone,
         };
         view.stand(standing);
     }
@@ -195,6 +197,7 @@ impl Inner {
             return;
         }
         let nodes = view.nodes(self.clock.mono());
+        self.counts.live.set(i64::try_from(nodes.len()).unwrap_or(i64::MAX));
         self.counts.frozen.set(i64::from(view.frozen()));
         // Under the view's lock, so that a newer state is not overwritten by an older one.
         if let Some(version) = self.script.change_to(nodes) {

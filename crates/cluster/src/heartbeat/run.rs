@@ -14,6 +14,8 @@ use super::view::Heard;
 
 /// Everybody answers a newcomer within this, not all at once.
 const ANSWER: Duration = Duration::from_millis(200);
+/// The silent are looked for this often in a period.
+const LOOKS: u32 = 4;
 /// Pause before subscribing is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// A conflict is logged this often.
@@ -35,7 +37,7 @@ async fn listen(inner: Arc<Inner>) {
         }
         tokio::time::sleep(AGAIN).await;
     };
-    let mut ticks = tokio::time::interval(inner.rules.period.get());
+    let mut ticks = tokio::time::interval(inner.rules.period.get() / LOOKS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let connected = inner.bus.connected();
     let last_tick = inner.clock.mono();
@@ -45,6 +47,7 @@ async fn listen(inner: Arc<Inner>) {
         ticks,
         connected,
         last_tick,
+        looks: 0,
         answer_at: None,
         ready_at: None,
         complained: None,
@@ -62,6 +65,7 @@ struct Listener {
     ticks: Interval,
     connected: watch::Receiver<bool>,
     last_tick: Duration,
+    looks: u32,
     /// Somebody asked who is there.
     answer_at: Option<Instant>,
     /// When everybody was heard for the first time.
@@ -86,7 +90,7 @@ impl Listener {
             }
             () = until(ready_at) => {
                 self.ready_at = None;
-                self.inner.heard_all.send_replace(true);
+                self.inner.heard_all.send_replace(Some(self.inner.clock.mono()));
                 self.inner.refresh();
                 self.inner.beat(false).await;
             }
@@ -110,7 +114,7 @@ impl Listener {
         // When it fails the others' regular beats do.
         let _ = self.inner.bus.flush().await;
         self.inner.beat(true).await;
-        if !*self.inner.heard_all.borrow() {
+        if self.inner.heard_all.borrow().is_none() {
             self.ready_at = Some(Instant::now() + self.inner.rules.period.get() + ANSWER);
         }
     }
@@ -186,8 +190,11 @@ impl Listener {
         }
         let still = self.inner.view.lock().is_superseded();
         self.inner.superseded.send_if_modified(|superseded| std::mem::replace(superseded, still) != still);
-        self.inner.refresh();
-        self.inner.beat(false).await;
+        if self.looks % LOOKS == 0 {
+            self.inner.refresh();
+            self.inner.beat(false).await;
+        }
+        self.looks = self.looks.wrapping_add(1);
     }
 }
 
@@ -204,7 +211,6 @@ impl Inner {
             self.view.lock().sent();
             self.counts.sent.inc();
         }
-        self.counts.live.set(i64::try_from(self.view.lock().live()).unwrap_or(i64::MAX));
     }
 }
 

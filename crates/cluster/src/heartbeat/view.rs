@@ -222,7 +222,8 @@ impl View {
             Some(until) if now < until => return Vec::new(),
             Some(_) => {}
             None if self.fell_silent_together(&silent) => {
-                self.frozen_until = Some(now + self.rules.freeze.get());
+                // For that long since they fell silent.
+                self.frozen_until = silent.last().map(|last| *last + self.rules.freeze.get());
                 return Vec::new();
             }
             None => {}
@@ -267,11 +268,6 @@ impl View {
     /// Whether a newer process has this node's id.
     pub(super) fn is_superseded(&self) -> bool {
         self.known.contains_key(&self.me.id)
-    }
-
-    /// Live nodes, this one among them.
-    pub(super) fn live(&self) -> usize {
-        self.known.len() + usize::from(!self.is_superseded())
     }
 
     fn has_settled(&self, service: Service) -> bool {
