@@ -13,7 +13,7 @@ use crate::subject::token;
 ///   users = [
 ///     { user: gateway-1, password: $GATEWAY_1, permissions: {
 ///         publish:   ["linnet.members", "linnet.echo.*"]
-///         subscribe: ["linnet.members", "linnet.echo.*", "linnet.apps", "linnet.fan.eu-1.*", "linnet.gw.gateway-1", "linnet.presence.*"]
+///         subscribe: ["linnet.members", "linnet.echo.*", "linnet.apps", "linnet.fan.eu-1.*", "linnet.directory", "linnet.gw.gateway-1", "linnet.presence.*"]
 ///     } }
 ///     { user: group-1, password: $GROUP_1, permissions: {
 ///         publish:   ["linnet.members", "linnet.echo.*", "linnet.fan.eu-1.*", "linnet.gw.*"]
@@ -39,9 +39,9 @@ impl Permissions {
         let mut subscribe = vec!["members", "echo.*", "apps"];
         for role in roles {
             let (says, hears): (&[&str], &[&str]) = match *role {
-                "gateway" => (&[], &[&fan, &own, "presence.*"]),
+                "gateway" => (&[], &[&fan, &own, "presence.*", "directory"]),
                 "group" | "message-store" => (&[&fan, "gw.*"], &["places"]),
-                "session" => (&["gw.*", "places", "presence.*"], &[]),
+                "session" => (&["gw.*", "places", "presence.*", "directory"], &[]),
                 "account" => (&["apps"], &[]),
                 "callback" | "push" => (&["work.*"], &["work.*"]),
                 _ => (&[], &[]),
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(both.publish, ["c.echo.*", "c.fan.s.*", "c.gw.*", "c.members"]);
         assert_eq!(
             both.subscribe,
-            ["c.apps", "c.echo.*", "c.fan.s.*", "c.gw.n~2e1", "c.members", "c.places", "c.presence.*"]
+            ["c.apps", "c.directory", "c.echo.*", "c.fan.s.*", "c.gw.n~2e1", "c.members", "c.places", "c.presence.*"]
         );
     }
 }

@@ -61,6 +61,12 @@ pub fn places() -> Subject {
     Subject::new("places".to_owned())
 }
 
+/// Asks gateways to say again who is connected.
+#[must_use]
+pub fn directory() -> Subject {
+    Subject::new("directory".to_owned())
+}
+
 /// Changed settings of one app.
 #[must_use]
 pub fn app_changed(app: SdkAppId) -> Subject {

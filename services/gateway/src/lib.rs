@@ -27,6 +27,7 @@ mod lane;
 mod metrics;
 mod queue;
 mod reads;
+mod reassert;
 mod requests;
 mod resume;
 mod rooms;
@@ -138,7 +139,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Running> {
         gateway: deps.node,
         incarnation: deps.incarnation,
         site: deps.site,
-        bus: deps.bus,
+        bus: deps.bus.clone(),
         cluster: deps.cluster,
         clock: deps.clock,
         rng: deps.rng,
@@ -150,6 +151,8 @@ pub async fn start(config: Config, deps: Deps) -> Result<Running> {
     let _ = hub.receiver.set(receiver);
     let (ended, deliver) = (tasks.draining(), deliver::run(Arc::clone(&hub), delivered));
     tasks.spawn("gateway.deliver", async move { ended.run_until_cancelled(deliver).await });
+    let (ended, reassert) = (tasks.draining(), reassert::run(Arc::clone(&hub), deps.bus));
+    tasks.spawn("gateway.losses", async move { ended.run_until_cancelled(reassert).await });
     tasks.spawn("gateway.ticks", ticks(Arc::clone(&hub)));
     let routes = Routes::new(GatewaysServer::new(grpc::Grpc(Arc::clone(&hub))));
     Ok(Running { routes, gateway: Gateway { hub }, tasks })

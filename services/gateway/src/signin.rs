@@ -9,7 +9,7 @@ use std::time::Duration;
 use linnet_admission::apps::App;
 use linnet_proto::client::{self, frame};
 use linnet_proto::{account, session as wire_session};
-use linnet_types::{GroupId, Platform, Refusal, SdkAppId, UnixMillis, UserId, code};
+use linnet_types::{GroupId, NodeId, Platform, Refusal, SdkAppId, UnixMillis, UserId, code};
 
 use crate::calls::answer;
 use crate::hub::Hub;
@@ -160,9 +160,18 @@ impl Hub {
     /// Records the session; older ones the app no longer allows are told.
     async fn record(&self, session: &Session, resumed: bool) -> Result<(), Refusal> {
         let ask = wire_session::SignInRequest { session: Some(session.record()), resumed };
-        let mut sessions = self.calls.session(session.app, &session.user)?;
-        let reply = answer(sessions.sign_in(self.calls.ask(ask)).await, code::ACCOUNT_INTERNAL)?;
-        for old in reply.kicked.iter().filter(|old| old.gateway == self.me) {
+        let owner = self.calls.session_node(session.app, &session.user)?;
+        let mut reply = match self.calls.session_of(&owner) {
+            Ok(mut sessions) => answer(sessions.sign_in(self.calls.ask(ask.clone())).await, code::ACCOUNT_INTERNAL),
+            Err(refusal) => Err(refusal),
+        };
+        // An owner that is not there (yet) need not be waited for; recording twice is recording once.
+        if reply.as_ref().is_err_and(|refusal| refusal.retry_after_ms.is_some())
+            && let Some(mut other) = self.calls.other_session(&owner)
+        {
+            reply = answer(other.sign_in(self.calls.ask(ask)).await, code::ACCOUNT_INTERNAL);
+        }
+        for old in reply?.kicked.iter().filter(|old| old.gateway == self.me) {
             self.replace(session, old).await;
         }
         Ok(())
@@ -197,16 +206,24 @@ impl Hub {
 
     /// Tells the session service that a session ended.
     pub(crate) async fn sign_out(&self, session: &Session, ended: Ended) {
-        let ask = wire_session::SignOutRequest {
-            app: session.app.0,
-            user: session.user.as_str().to_owned(),
-            connection: session.connection.clone(),
-            reason: ended.wire().to_owned(),
-        };
-        let Ok(mut sessions) = self.calls.session(session.app, &session.user) else { return };
-        if let Err(why) = sessions.sign_out(self.calls.ask(ask)).await {
-            // The entry ends by itself when it is not refreshed.
-            tracing::debug!(connection = %session.connection, code = ?why.code(), "sign-out was not recorded");
+        self.tell_sign_out(session.app, signed_out(session, ended)).await;
+    }
+
+    /// Repeats itself for a while: a user who signed out wants no push, also if the directory was away just then. After
+    /// that the entry ends by itself, because it is not refreshed.
+    async fn tell_sign_out(&self, app: SdkAppId, ask: wire_session::SignOutRequest) {
+        let user = UserId::trusted(ask.user.as_str());
+        let draining = self.tasks.draining();
+        for pause in [0, 1, 4, 15, 30, 40].map(Duration::from_secs) {
+            tokio::select! {
+                () = draining.cancelled(), if !pause.is_zero() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let Ok(mut sessions) = self.calls.session(app, &user) else { continue };
+            match sessions.sign_out(self.calls.ask(ask.clone())).await {
+                Ok(_) => return,
+                Err(why) => tracing::debug!(connection = ask.connection, code = ?why.code(), "sign-out was not recorded"),
+            }
         }
     }
 
@@ -230,12 +247,27 @@ impl Hub {
                     incarnation: self.incarnation,
                     sessions: sessions.to_vec(),
                 };
-                let Ok(mut client) = self.calls.session_of(&node) else { continue };
-                let Ok(reply) = client.refresh(self.calls.ask(ask)).await else { continue };
-                self.close_stale(&reply.into_inner().stale).await;
+                if let Some(reply) = self.refresh_by(&node, ask).await {
+                    self.close_stale(&reply.stale).await;
+                }
             }
         }
         self.resume.sweep(self.clock.mono());
+    }
+
+    /// By the owner, or by another node when it does not answer: what is not refreshed for long is taken for dead.
+    async fn refresh_by(
+        &self,
+        owner: &NodeId,
+        ask: wire_session::RefreshRequest,
+    ) -> Option<wire_session::RefreshReply> {
+        if let Ok(mut client) = self.calls.session_of(owner)
+            && let Ok(reply) = client.refresh(self.calls.ask(ask.clone())).await
+        {
+            return Some(reply.into_inner());
+        }
+        let reply = self.calls.other_session(owner)?.refresh(self.calls.ask(ask)).await;
+        reply.ok().map(tonic::Response::into_inner)
     }
 
     async fn close_stale(&self, stale: &[String]) {
@@ -247,6 +279,15 @@ impl Hub {
                 self.end(seat.at, End::kicked("multipleDevice", "")).await;
             }
         }
+    }
+}
+
+fn signed_out(session: &Session, ended: Ended) -> wire_session::SignOutRequest {
+    wire_session::SignOutRequest {
+        app: session.app.0,
+        user: session.user.as_str().to_owned(),
+        connection: session.connection.clone(),
+        reason: ended.wire().to_owned(),
     }
 }
 

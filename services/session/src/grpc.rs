@@ -1,25 +1,29 @@
 //! The service's calls: what they ask of the directory, and whom they tell.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use linnet_admission::apps::{App, Apps};
 use linnet_cluster::{Cluster, Service as Target};
 use linnet_proto::delivery;
 use linnet_proto::session::{self as pb, sessions_server::Sessions};
-use linnet_runtime::Clock;
 use linnet_runtime::status::to_status;
+use linnet_runtime::{Clock, Tasks};
 use linnet_types::{GroupId, NodeId, Platform, Refusal, SdkAppId, UnixMillis, UserId, code};
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use crate::Meters;
+use crate::devices;
 use crate::directory::{self, Directory, End, Policy, Session, State, View};
 use crate::events::{Action, Events, STATE_CHANGE};
 use crate::tell::Teller;
 
 /// Users in one `Where` or `Status`.
 const USERS_MAX: usize = 500;
+/// Who cannot sign in because the directory is away comes back after this long, or up to twice as long.
+const AWAY_MS: u64 = 1_500;
 /// Reason of a kick by a newcomer, of one that makes room for the same instance, and of none given.
 const MULTIPLE_DEVICE: &str = "multipleDevice";
 const REPLACED: &str = "replaced";
@@ -45,17 +49,20 @@ impl Lives {
         *known = (*known).max(incarnation);
     }
 
+    /// A gateway's life is told by its heartbeats, and by its own calls when they come first.
     fn view(&self) -> View {
-        let living = self.cluster.nodes(Target::Gateway);
+        let snapshot = self.cluster.snapshot();
+        let living = snapshot.ring(Target::Gateway).nodes();
         let mut incarnations = self.incarnations.lock();
         if incarnations.len() > living.len() * 2 + 64 {
             incarnations.retain(|gateway, _| living.contains(gateway));
         }
-        let life = |gateway: NodeId| {
-            let incarnation = incarnations.get(&gateway).copied().unwrap_or(0);
-            (gateway, incarnation)
+        let life = |gateway: &NodeId| {
+            let told = snapshot.node(gateway).map_or(0, |node| node.incarnation);
+            let heard = incarnations.get(gateway).copied().unwrap_or(0);
+            (gateway.clone(), told.max(heard))
         };
-        let gateways = living.into_iter().map(life).collect::<BTreeMap<_, _>>();
+        let gateways = living.iter().map(life).collect::<BTreeMap<_, _>>();
         View { now: self.clock.now(), gateways }
     }
 }
@@ -69,6 +76,7 @@ pub(crate) struct Service {
     pub(crate) teller: Teller,
     pub(crate) events: Events,
     pub(crate) meters: Meters,
+    pub(crate) tasks: Tasks,
 }
 
 impl Service {
@@ -80,7 +88,7 @@ impl Service {
             .directory
             .sign_in(session.clone(), Policy::from(&app.settings), &self.lives.view())
             .await
-            .map_err(away)?;
+            .map_err(|error| come_back(error, &session))?;
         if outcome.repeated {
             return Ok(pb::SignInReply::default());
         }
@@ -89,6 +97,7 @@ impl Service {
         self.teller.places(outcome.change).await;
         self.close(&outcome.replaced, REPLACED, "").await;
         self.close(&outcome.kicked, MULTIPLE_DEVICE, session.platform.wire()).await;
+        self.devices_gone(&outcome.kicked);
         // Resumed before its loss was seen, or before it was told.
         let silent = request.resumed && (self.events.taken_up(&session) || !outcome.replaced.is_empty());
         if !silent && app.settings.webhook_on(STATE_CHANGE) {
@@ -109,6 +118,9 @@ impl Service {
         // One that was pushed out is not recorded any more, and has been told.
         let Some(ended) = ended else { return Ok(()) };
         self.teller.places(ended.change).await;
+        if action == Action::Logout {
+            self.devices_gone(std::slice::from_ref(&ended.session));
+        }
         self.ended(ended.session, action).await;
         Ok(())
     }
@@ -121,6 +133,15 @@ impl Service {
             Action::Login | Action::Logout => self.events.tell(&session, action, &[]),
             Action::LinkClose | Action::TimeOut => self.events.tell_later(session, action),
         }
+    }
+
+    /// Beside the call: a sign-in does not wait for the push service.
+    fn devices_gone(&self, sessions: &[Session]) {
+        if sessions.iter().all(|session| session.platform == Platform::Web) {
+            return;
+        }
+        let (cluster, sessions) = (self.lives.cluster.clone(), sessions.to_vec());
+        self.tasks.spawn("session.devices", async move { devices::gone(&cluster, &sessions).await });
     }
 
     async fn wants_events(&self, app: SdkAppId) -> bool {
@@ -257,9 +278,18 @@ fn bad(why: &str) -> Refusal {
     Refusal::new(code::ACCOUNT_BAD_PARAM, why)
 }
 
+/// The directory itself logs that it is away, once; this is each call that feels it.
 fn away(error: directory::Error) -> Refusal {
-    tracing::warn!(%error, "directory");
+    tracing::debug!(%error, "directory");
     Refusal::retry(code::BUSY, "sign-in records cannot be reached now", 500)
+}
+
+/// For clients: they come back spread over seconds, not as one wave.
+fn come_back(error: directory::Error, session: &Session) -> Refusal {
+    let mut hasher = DefaultHasher::new();
+    session.connection.hash(&mut hasher);
+    let wait_ms = AWAY_MS + hasher.finish() % AWAY_MS;
+    Refusal { retry_after_ms: Some(u32::try_from(wait_ms).unwrap_or(u32::MAX)), ..away(error) }
 }
 
 fn who(app: u32, user: &str) -> Result<(SdkAppId, UserId), Refusal> {

@@ -8,12 +8,14 @@
 //!                        +--State.StateChange--> callback                           best effort
 //! gateway --Refresh (every 30 s)--> Directory: lives on, or "no longer current"     not refreshed for 90 s: ended
 //! owner   --Where (500 users)--> Directory
+//! directory emptied --SayAgain--> bus --> gateways --Refresh, spread over seconds--> rebuilt, the newest wins
 //! ```
 //!
 //! What a user may have together is the app's `login.mode`; it is decided in one place for every implementation of the
 //! [`Directory`]. A gateway that left the cluster takes its entries along at once.
 #![warn(missing_docs)]
 
+mod devices;
 pub mod directory;
 mod events;
 mod grpc;
@@ -28,6 +30,7 @@ use linnet_cluster::Cluster;
 use linnet_proto::session::sessions_server::SessionsServer;
 use linnet_runtime::metrics::{Counter, Gauge};
 use linnet_runtime::{Clock, Metrics, Tasks};
+use tokio::sync::watch;
 use tonic::service::Routes;
 
 use directory::Directory;
@@ -89,7 +92,7 @@ impl Meters {
             kicked: scope.counter("kicked", "Sessions closed because a newer one or an administrator pushed them out"),
             stale: scope.counter("stale", "Connections a gateway still had although they were no longer current"),
             expired: scope.counter("expired", "Sessions ended because their gateway did not refresh them"),
-            sessions: scope.gauge("sessions", "Sessions recorded on this node"),
+            sessions: scope.gauge("sessions", "Sessions in the directory"),
             events_lost: scope.counter("events_lost", "State.StateChange webhooks that could not be handed over"),
         })
     }
@@ -103,9 +106,28 @@ pub fn start(deps: Deps) -> Running {
     let lives = Lives::new(deps.cluster.clone(), deps.clock.clone());
     let teller = Teller::start(deps.bus, &deps.clock, &tasks);
     let events = Events::start(deps.cluster, deps.clock, &tasks, meters.events_lost.clone());
-    let service = Service { directory: deps.directory, apps: deps.apps, lives, teller, events, meters };
+    let (directory, apps) = (deps.directory, deps.apps);
+    let service = Service { directory, apps, lives, teller, events, meters, tasks: tasks.clone() };
+    if let Some(losses) = service.directory.losses() {
+        tasks.spawn("session.losses", losses_told(losses, service.teller.clone(), tasks.clone()));
+    }
     tasks.spawn("session.expire", expire(service.clone(), tasks.clone()));
     Running { routes: Routes::new(SessionsServer::new(service)), tasks }
+}
+
+/// Passes on that records may be lost, one after the other.
+async fn losses_told(mut losses: watch::Receiver<String>, teller: Teller, tasks: Tasks) {
+    let draining = tasks.draining();
+    loop {
+        let loss = losses.borrow_and_update().clone();
+        if !loss.is_empty() {
+            teller.loss(loss).await;
+        }
+        tokio::select! {
+            () = draining.cancelled() => return,
+            changed = losses.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 async fn expire(service: Service, tasks: Tasks) {

@@ -1,5 +1,5 @@
-//! What other nodes are told over the bus: places to owners of conversations, kicks to gateways. The bus may lose it, so it
-//! is repeated.
+//! What other nodes are told over the bus: places to owners of conversations, kicks to gateways, and losses of records. The
+//! bus may lose it, so it is repeated.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use linnet_bus::{Bus, Subject, subject};
 use linnet_proto::delivery::{Envelope, Kick, envelope};
-use linnet_proto::session::{Places, PlacesChanged, UserPlaces};
+use linnet_proto::session::{Places, PlacesChanged, SayAgain, UserPlaces};
 use linnet_runtime::{Clock, Tasks};
 use linnet_types::NodeId;
 use prost::Message as _;
@@ -34,6 +34,7 @@ const REPEATING: usize = 50_000;
 enum Told {
     Places(Change),
     Kick(NodeId, Kick),
+    Loss(String),
 }
 
 /// Sends, merged and repeated. Cheap to clone.
@@ -67,6 +68,11 @@ impl Teller {
     /// Tells a gateway to close connections.
     pub(crate) async fn kick(&self, gateway: NodeId, kick: Kick) {
         let _ = self.told.send(Told::Kick(gateway, kick)).await;
+    }
+
+    /// Asks gateways to say again whom they have.
+    pub(crate) async fn loss(&self, loss: String) {
+        let _ = self.told.send(Told::Loss(loss)).await;
     }
 }
 
@@ -107,6 +113,7 @@ impl Sender {
                     let envelope = Envelope { kind: Some(envelope::Kind::Kick(kick)), service: "session".to_owned() };
                     self.first(subject::gw(&gateway), envelope.encode_to_vec().into()).await;
                 }
+                Told::Loss(loss) => self.first(subject::directory(), SayAgain { loss }.encode_to_vec().into()).await,
             }
         }
         if !hint.users.is_empty() {

@@ -155,8 +155,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was() {
         let (app, user) = (SdkAppId(1), UserId::trusted("alice"));
-        let view =
-            View { now: UnixMillis(1_700_000_000_000), gateways: BTreeMap::from([(NodeId::trusted("g1"), 7)]) };
+        let view = View { now: UnixMillis(1_700_000_000_000), gateways: BTreeMap::from([(NodeId::trusted("g1"), 7)]) };
         let policy = Policy { mode: 4, web_instances: 2 };
         let mut record = Record::default();
         for (platform, connection) in [(Platform::Web, "g1/1"), (Platform::IPhone, "g1/2"), (Platform::Linux, "g1/3")] {

@@ -48,11 +48,7 @@ pub(super) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            settle: Duration::from_secs(5),
-            silence: Duration::from_secs(45),
-            long: Duration::from_secs(20),
-        }
+        Self { settle: Duration::from_secs(5), silence: Duration::from_secs(45), long: Duration::from_secs(20) }
     }
 }
 
@@ -264,7 +260,12 @@ impl Link {
 
     /// Names the contents anew where they may lack something: the name is gone with everything else; the server was
     /// started again, perhaps from an older copy; or nobody could be refreshed for a while.
-    async fn life(&self, conn: &mut MultiplexedConnection, seen: &script::Look, away: Duration) -> Result<Vec<u8>, String> {
+    async fn life(
+        &self,
+        conn: &mut MultiplexedConnection,
+        seen: &script::Look,
+        away: Duration,
+    ) -> Result<Vec<u8>, String> {
         let known = self.state.lock().life.clone();
         let restarted = seen.life.as_ref().is_some_and(|life| !life.ends_with(seen.run_id.as_bytes()));
         let stale = away >= self.parts.patience.long && known.is_some() && known == seen.life;

@@ -113,11 +113,8 @@ pub(super) fn change(keys: &Keys, changes: &[Change<'_>]) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(changes.len());
     for (index, change) in changes.iter().enumerate() {
         // The first brings the script along, for a server that was restarted.
-        let command = if index == 0 {
-            pipeline.cmd("EVAL").arg(CHANGE)
-        } else {
-            pipeline.cmd("EVALSHA").arg(hash.get_hash())
-        };
+        let command =
+            if index == 0 { pipeline.cmd("EVAL").arg(CHANGE) } else { pipeline.cmd("EVALSHA").arg(hash.get_hash()) };
         command.arg(2).arg(keys.record(change.app, change.user)).arg(&keys.live);
         command.arg(change.version).arg(change.value.as_slice()).arg(change.life_ms).arg(change.live.len());
         for (member, dead) in &change.live {
