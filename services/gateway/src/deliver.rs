@@ -17,8 +17,8 @@ use crate::shard::{Command, Targets};
 use crate::view::Prepared;
 use crate::wire::Wire;
 
-/// Live members named when a room is registered.
-const NAMED: usize = 1000;
+/// Live members named when a room is registered: all of one in which the owner knows everybody by name.
+const NAMED: usize = 10_000;
 
 /// What the gateway knows of its local members.
 pub(crate) struct LocalMembers(pub(crate) std::sync::Weak<Hub>);

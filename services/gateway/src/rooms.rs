@@ -29,9 +29,14 @@ type Shared = Arc<Mutex<Room>>;
 /// What the gateway's share of a room's rate says of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Forward,
+    /// It goes, for so many of its class that this gateway had.
+    Forward {
+        stands_for: u32,
+    },
     Shed,
 }
+
+const ALONE: Verdict = Verdict::Forward { stands_for: 1 };
 
 #[derive(Debug, Default)]
 struct State {
@@ -193,10 +198,21 @@ impl Rooms {
     }
 
     /// A user leaves a room on all his connections here; false when he is in no such room.
-    pub(crate) async fn quit(&self, hub: &Arc<Hub>, session: &Arc<Session>, group: &GroupId) -> bool {
-        let Some(room) = self.find(session.app, group) else { return false };
+    ///
+    /// # Errors
+    /// `GROUP_OWNER_QUIT`: the owner of a room does not leave it (`spec/rest-groups.md` §1.2); he may sign out.
+    pub(crate) async fn quit(
+        &self,
+        hub: &Arc<Hub>,
+        session: &Arc<Session>,
+        group: &GroupId,
+    ) -> Result<bool, Refusal> {
+        let Some(room) = self.find(session.app, group) else { return Ok(false) };
         let (seats, open) = {
             let room = room.lock();
+            if room.open && room.is_owner(session.user.as_str()) {
+                return Err(Refusal::new(code::GROUP_OWNER_QUIT, "the owner may not leave the room"));
+            }
             (room.seats_of(session.user.as_str()), room.open)
         };
         for seat in &seats {
@@ -206,7 +222,7 @@ impl Rooms {
         if !seats.is_empty() && session.platform == Platform::Web {
             current_room(hub, session, "").await;
         }
-        open && !seats.is_empty()
+        Ok(open && !seats.is_empty())
     }
 
     /// A connection ended; the rooms it was in.
@@ -300,15 +316,16 @@ impl Rooms {
         group: &GroupId,
         message: &msg::Message,
     ) -> Result<Verdict, Refusal> {
-        let Some(room) = self.find(session.app, group) else { return Ok(Verdict::Forward) };
+        let Some(room) = self.find(session.app, group) else { return Ok(ALONE) };
+        let rank = crate::view::rank(message.priority());
         let waiting = {
             let mut room = room.lock();
             if !room.open {
-                return Ok(Verdict::Forward);
+                return Ok(ALONE);
             }
             room.may_speak(session.user.as_str(), hub.clock.now())?;
-            match room.pace.offer(crate::view::rank(message.priority()), hub.clock.mono()) {
-                shaping::Offer::Forward => return Ok(Verdict::Forward),
+            match room.pace.offer(rank, hub.clock.mono()) {
+                shaping::Offer::Forward => return Ok(Verdict::Forward { stands_for: room.stands_for(rank) }),
                 shaping::Offer::Shed => {
                     room.shed(message);
                     return Ok(Verdict::Shed);
@@ -317,10 +334,12 @@ impl Rooms {
             }
         };
         // An ended sender means the room is gone.
-        if waiting.await.unwrap_or(false) {
-            return Ok(Verdict::Forward);
+        let goes = waiting.await.unwrap_or(false);
+        let mut room = room.lock();
+        if goes {
+            return Ok(Verdict::Forward { stands_for: room.stands_for(rank) });
         }
-        room.lock().shed(message);
+        room.shed(message);
         Ok(Verdict::Shed)
     }
 
@@ -404,11 +423,15 @@ async fn report(hub: &Hub, room: &Shared, delta: group::LiveDeltaRequest, app: S
         answer(owner.live_delta(hub.calls.ask(delta)).await, code::GROUP_INTERNAL)
     };
     match reply.await {
-        Ok(reply) if !reply.unknown => room.lock().online = reply.online,
+        Ok(reply) if !reply.unknown => room.lock().told(&reply),
         // A new owner, or one out of reach: the receiver sees it by the numbers and registers again, which tells
         // everything this delta did.
         Ok(_) => tracing::debug!(conv, "the owner of a live room does not know this gateway yet"),
-        Err(why) => tracing::debug!(conv, code = why.code, "joins and leaves of a live room were not taken"),
+        Err(why) => {
+            tracing::debug!(conv, code = why.code, "joins and leaves of a live room were not taken");
+            // Perhaps they were: the next delta says who is here.
+            room.lock().name_all();
+        }
     }
 }
 

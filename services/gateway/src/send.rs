@@ -92,12 +92,12 @@ async fn deliver(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Resul
             answer(owner.send_c2c(hub.calls.ask(ask)).await, code::C2C_INTERNAL)?
         }
         ConversationKey::Group(group) => {
-            if hub.rooms.gate(hub, session, &group, &message).await? == Verdict::Shed {
+            let Verdict::Forward { stands_for } = hub.rooms.gate(hub, session, &group, &message).await? else {
                 return Ok(shaped(hub, conv, random));
-            }
+            };
             let viewer = hub.rooms.knows(session.app, &group);
             let group_id = group.as_str().to_owned();
-            let ask = group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer };
+            let ask = group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer, stands_for };
             let mut owner = hub.calls.group(app, &group)?;
             answer(owner.send(hub.calls.ask(ask)).await, code::GROUP_INTERNAL)?
         }

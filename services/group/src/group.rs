@@ -20,6 +20,7 @@ mod read;
 mod restrict;
 mod run;
 mod send;
+mod viewers;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

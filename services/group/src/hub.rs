@@ -32,6 +32,8 @@ pub(crate) struct Sending {
     pub(crate) connection: String,
     /// Asked by an administrator of the app.
     pub(crate) admin: bool,
+    /// Live rooms: messages its gateway had for each it forwarded.
+    pub(crate) stands_for: u32,
     pub(crate) reply: oneshot::Sender<Sent>,
 }
 

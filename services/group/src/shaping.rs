@@ -2,7 +2,8 @@
 //!
 //! A stored group has a plain bucket in order of arrival ([`Bucket`]). A live room publishes at once while it is under its
 //! budget; above it, what arrives is collected in slices and the best of each slice pass: higher priority first, at
-//! random inside a priority ([`LiveShaper`], `spec/rest-groups.md` §4.2). Pure: time is an argument, randomness a port.
+//! random inside a priority ([`LiveShaper`], `spec/rest-groups.md` §4.2), weighted by what each message stands for: gateways
+//! have thinned out before, and every message is to have the same chance. Pure: time is an argument, randomness a port.
 
 use std::collections::VecDeque;
 
@@ -62,9 +63,30 @@ pub struct LiveShaper<T> {
     /// (time, how many) admitted in the last second.
     window: VecDeque<(UnixMillis, u32)>,
     in_window: u32,
-    pending: [VecDeque<(UnixMillis, T)>; 4],
+    /// In order of arrival.
+    pending: [VecDeque<Waiting<T>>; 4],
     /// While shaping: when the next slice ends, and thousandths of messages it may let pass.
     slice: Option<(UnixMillis, u64)>,
+}
+
+/// One message, and what is known of it.
+#[derive(Debug)]
+pub struct Offer<T> {
+    /// Its class.
+    pub priority: Priority,
+    /// Messages it stands for, at least 1.
+    pub weight: u32,
+    /// The message.
+    pub item: T,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    at: UnixMillis,
+    /// Its lot: the lowest pass first. Exponential with the weight as its rate, so that taking the lowest is drawing by
+    /// weight without putting back.
+    lot: f64,
+    item: T,
 }
 
 /// What became of what was offered.
@@ -97,7 +119,8 @@ impl<T> Default for LiveShaper<T> {
 impl<T> LiveShaper<T> {
     /// Offers one message. `rate` is the room's cap a second, 0 = none. Returns what passes or is dropped at once; a
     /// message in neither list waits for [`LiveShaper::tick`].
-    pub fn offer(&mut self, rate: u32, priority: Priority, item: T, now: UnixMillis, rng: &Rng) -> Slice<T> {
+    pub fn offer(&mut self, rate: u32, offer: Offer<T>, now: UnixMillis, rng: &Rng) -> Slice<T> {
+        let Offer { priority, weight, item } = offer;
         let mut out = Slice::default();
         self.rate = rate;
         if rate == 0 {
@@ -113,9 +136,9 @@ impl<T> LiveShaper<T> {
             return out;
         }
         self.slice.get_or_insert_with(|| (now.plus_ms(SLICE_MS), 0));
-        self.pending[priority as usize].push_back((now, item));
+        self.pending[priority as usize].push_back(Waiting { at: now, lot: lot(weight, rng), item });
         if self.waiting() > (rate as usize).saturating_mul(PENDING_SECONDS).max(16) {
-            out.dropped.extend(self.worst(rng));
+            out.dropped.extend(self.worst());
         }
         out
     }
@@ -127,7 +150,7 @@ impl<T> LiveShaper<T> {
     }
 
     /// Ends the slice that is due: the best pass, what waited too long is dropped.
-    pub fn tick(&mut self, now: UnixMillis, rng: &Rng) -> Slice<T> {
+    pub fn tick(&mut self, now: UnixMillis) -> Slice<T> {
         let mut out = Slice::default();
         let Some((end, carried)) = self.slice else { return out };
         if now < end {
@@ -141,12 +164,9 @@ impl<T> LiveShaper<T> {
         let mut left = (budget / 1_000).min(room);
         let allowed = left;
         for class in Priority::ALL {
-            while left > 0
-                && let Some(item) = self.pick(class, rng)
-            {
-                out.admitted.push(item);
-                left -= 1;
-            }
+            let picked = self.pick(class, usize::try_from(left).unwrap_or(usize::MAX));
+            left -= picked.len() as u64;
+            out.admitted.extend(picked);
         }
         let passed = allowed - left;
         self.count(now, u32::try_from(passed).unwrap_or(u32::MAX));
@@ -160,7 +180,7 @@ impl<T> LiveShaper<T> {
 
     /// Everything that waits, dropped with the room.
     pub fn drain(&mut self) -> Vec<T> {
-        self.pending.iter_mut().flat_map(|class| class.drain(..)).map(|(_, item)| item).collect()
+        self.pending.iter_mut().flat_map(|class| class.drain(..)).map(|waiting| waiting.item).collect()
     }
 
     /// How many wait.
@@ -169,25 +189,45 @@ impl<T> LiveShaper<T> {
         self.pending.iter().map(VecDeque::len).sum()
     }
 
-    fn pick(&mut self, class: Priority, rng: &Rng) -> Option<T> {
+    /// The `most` of a class with the lowest lots, in order of arrival.
+    fn pick(&mut self, class: Priority, most: usize) -> Vec<T> {
         let queue = &mut self.pending[class as usize];
-        let index = rng.below(u64::try_from(queue.len()).ok().filter(|&n| n > 0)?);
-        queue.remove(usize::try_from(index).ok()?).map(|(_, item)| item)
+        if most == 0 || queue.is_empty() {
+            return Vec::new();
+        }
+        let mut lots: Vec<f64> = queue.iter().map(|waiting| waiting.lot).collect();
+        lots.sort_unstable_by(f64::total_cmp);
+        let last = lots[most.min(lots.len()) - 1];
+        let mut picked = Vec::with_capacity(most.min(lots.len()));
+        let mut keep = VecDeque::with_capacity(queue.len());
+        for waiting in queue.drain(..) {
+            if waiting.lot <= last && picked.len() < most {
+                picked.push(waiting.item);
+            } else {
+                keep.push_back(waiting);
+            }
+        }
+        *queue = keep;
+        picked
     }
 
-    fn worst(&mut self, rng: &Rng) -> Option<(Priority, T)> {
-        Priority::ALL.into_iter().rev().find_map(|class| self.pick(class, rng).map(|item| (class, item)))
+    /// The one with the highest lot of the least important class.
+    fn worst(&mut self) -> Option<(Priority, T)> {
+        let class = Priority::ALL.into_iter().rev().find(|class| !self.pending[*class as usize].is_empty())?;
+        let queue = &mut self.pending[class as usize];
+        let (index, _) = queue.iter().enumerate().max_by(|(_, a), (_, b)| a.lot.total_cmp(&b.lot))?;
+        queue.remove(index).map(|waiting| (class, waiting.item))
     }
 
     fn expire(&mut self, now: UnixMillis, dropped: &mut Vec<(Priority, T)>) {
         for class in Priority::ALL {
             let queue = &mut self.pending[class as usize];
             let mut keep = VecDeque::with_capacity(queue.len());
-            for (at, item) in queue.drain(..) {
-                if now.since(at).saturating_add(SLICE_MS) > HOLD_MS[class as usize] {
-                    dropped.push((class, item));
+            for waiting in queue.drain(..) {
+                if now.since(waiting.at).saturating_add(SLICE_MS) > HOLD_MS[class as usize] {
+                    dropped.push((class, waiting.item));
                 } else {
-                    keep.push_back((at, item));
+                    keep.push_back(waiting);
                 }
             }
             *queue = keep;
@@ -213,6 +253,13 @@ impl<T> LiveShaper<T> {
             _ => self.window.push_back((now, n)),
         }
     }
+}
+
+/// A lot for a message that stands for `weight`.
+fn lot(weight: u32, rng: &Rng) -> f64 {
+    // 53 bits, and never 0, which has no logarithm.
+    let uniform = ((rng.u64() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+    -uniform.ln() / f64::from(weight.max(1))
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ pub(super) async fn join(ctx: &Ctx, ask: client::GroupJoin) -> Result<client::Gr
 
 pub(super) async fn quit(ctx: &Ctx, ask: client::GroupQuit) -> Result<(), Refusal> {
     let id = group_id(&ask.group_id)?;
-    if ctx.hub.rooms.quit(&ctx.hub, &ctx.session, &id).await {
+    if ctx.hub.rooms.quit(&ctx.hub, &ctx.session, &id).await? {
         return Ok(());
     }
     let request = group::QuitRequest { app: ctx.app(), group_id: ask.group_id, user: ctx.user(), origin: ctx.origin() };

@@ -13,8 +13,10 @@ use crate::rooms::shaping::Pace;
 use crate::view;
 use crate::wire::Wire;
 
-/// Names in one delta; the counts are exact.
+/// Names in one delta of a large room; the counts are exact.
 const NAMES: usize = 20;
+/// Viewers up to which all names are told, so that the owner counts a user on two gateways once.
+const NAMED: usize = 10_000;
 /// Shed messages told to the owner in one delta.
 const SHED: usize = 20;
 /// Age after which a message is not replayed.
@@ -55,6 +57,10 @@ pub(crate) struct Room {
     ring: VecDeque<msg::Message>,
     replays: [Option<Bytes>; 2],
     delta: Delta,
+    /// Messages shed since the last of their class that was forwarded.
+    since_forwarded: [u32; 4],
+    /// The owner does not know who is here.
+    name_all: bool,
 }
 
 /// How an entry went.
@@ -85,6 +91,8 @@ impl Room {
             ring: VecDeque::new(),
             replays: [None, None],
             delta: Delta::default(),
+            since_forwarded: [0; 4],
+            name_all: false,
         }
     }
 
@@ -113,7 +121,8 @@ impl Room {
         let first = self.viewers.is_empty();
         if !self.viewers.contains_key(user) {
             self.delta.joined_count += 1;
-            note(&mut self.delta.joined, user);
+            let most = self.names();
+            note(&mut self.delta.joined, user, most);
         }
         let viewer = self.viewers.entry(user.to_owned()).or_insert(Viewer { joined: now, seats: Vec::new() });
         let already = viewer.seats.iter().any(|known| known.at == seat.at);
@@ -132,13 +141,40 @@ impl Room {
         if viewer.seats.is_empty() {
             self.viewers.remove(user);
             self.delta.left_count += 1;
-            note(&mut self.delta.left, user);
+            let most = self.names();
+            note(&mut self.delta.left, user, most);
         }
         was_in
     }
 
+    /// Names told in one delta.
+    fn names(&self) -> usize {
+        let online = self.viewers.len().max(self.online as usize);
+        if online < NAMED { NAMED } else { NAMES }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.viewers.is_empty()
+    }
+
+    pub(crate) fn is_owner(&self, user: &str) -> bool {
+        self.owner == user
+    }
+
+    /// The owner took a delta.
+    pub(crate) fn told(&mut self, reply: &group::LiveDeltaReply) {
+        self.online = reply.online;
+        self.name_all |= reply.name_all;
+    }
+
+    /// The next delta says who is here.
+    pub(crate) fn name_all(&mut self) {
+        self.name_all = true;
+    }
+
+    /// What a forwarded message stands for: itself and those of its class shed since the one before.
+    pub(crate) fn stands_for(&mut self, rank: u8) -> u32 {
+        std::mem::take(&mut self.since_forwarded[usize::from(rank)]).saturating_add(1)
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -250,7 +286,9 @@ impl Room {
 
     /// Counts a message that this gateway did not forward.
     pub(crate) fn shed(&mut self, message: &msg::Message) {
-        self.delta.shed[usize::from(view::rank(message.priority()))] += 1;
+        let rank = usize::from(view::rank(message.priority()));
+        self.delta.shed[rank] += 1;
+        self.since_forwarded[rank] = self.since_forwarded[rank].saturating_add(1);
         if self.delta.shed_messages.len() < SHED {
             self.delta.shed_messages.push(message.clone());
         }
@@ -263,10 +301,12 @@ impl Room {
         incarnation: u64,
     ) -> Option<(group::LiveDeltaRequest, SdkAppId, GroupId)> {
         let shed = self.delta.shed.iter().sum::<u32>();
-        if !self.open || (self.delta.joined_count == 0 && self.delta.left_count == 0 && shed == 0) {
+        let moved = self.delta.joined_count > 0 || self.delta.left_count > 0;
+        if !self.open || !(moved || shed > 0 || self.name_all) {
             return None;
         }
         let delta = std::mem::take(&mut self.delta);
+        let present_whole = std::mem::take(&mut self.name_all) && self.viewers.len() <= NAMED;
         let request = group::LiveDeltaRequest {
             app: self.app.0,
             conv: self.conv,
@@ -280,13 +320,15 @@ impl Room {
             local: u32::try_from(self.count()).unwrap_or(u32::MAX),
             shed: if shed > 0 { delta.shed.to_vec() } else { Vec::new() },
             shed_messages: delta.shed_messages,
+            present: if present_whole { self.viewers.keys().cloned().collect() } else { Vec::new() },
+            present_whole,
         };
         Some((request, self.app, self.group.clone()))
     }
 }
 
-fn note(names: &mut Vec<String>, user: &str) {
-    if names.len() < NAMES {
+fn note(names: &mut Vec<String>, user: &str, most: usize) {
+    if names.len() < most {
         names.push(user.to_owned());
     }
 }

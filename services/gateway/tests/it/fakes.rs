@@ -324,7 +324,7 @@ fn group_service(world: &Arc<Mutex<World>>) -> Router {
     let router = method(router, "/linnet.group.v1.Groups/LiveDelta", move |ask: group::LiveDeltaRequest| {
         let online = ask.local;
         w3.lock().deltas.push(ask);
-        now(Ok(group::LiveDeltaReply { unknown: false, online }))
+        now(Ok(group::LiveDeltaReply { online, ..group::LiveDeltaReply::default() }))
     });
     method(router, "/linnet.delivery.v1.Delivery/Register", move |ask: delivery::RegisterRequest| {
         let live = (ask.conv == LIVE).then(|| w4.lock().live.clone().unwrap_or_default());

@@ -152,13 +152,14 @@ impl Group {
     /// A member leaves.
     pub(crate) async fn quit(&mut self, user: &UserId, origin: &Origin, people: &People) -> Result<()> {
         if self.kind().is_live() {
-            return Ok(());
+            // Viewers are their gateways' business; the owner stays what he is.
+            return if self.record().role(user) == Role::Owner { Err(owner_stays()) } else { Ok(()) };
         }
         if self.state(user).await?.member.is_none() {
             return Err(no_right("the user is not a member of the group"));
         }
         if self.record().role(user) == Role::Owner && self.kind() != GroupType::Work {
-            return Err(Refusal::new(code::GROUP_OWNER_QUIT, "the owner may not leave the group"));
+            return Err(owner_stays());
         }
         let person = self.person(people, user);
         let gone = std::slice::from_ref(user);
@@ -178,4 +179,8 @@ impl Group {
         self.changed([user], "left");
         Ok(())
     }
+}
+
+fn owner_stays() -> Refusal {
+    Refusal::new(code::GROUP_OWNER_QUIT, "the owner may not leave the group")
 }

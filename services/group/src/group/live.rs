@@ -1,6 +1,6 @@
 //! Live rooms: who watches is known to gateways only, messages are shaped and numbered but not stored.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use linnet_delivery::Stream;
@@ -11,12 +11,13 @@ use linnet_store::groups::GroupGuard;
 use linnet_types::{NodeId, UnixMillis, UserId};
 
 use super::send::{answer, origin_of};
+use super::viewers::{Told, Viewers};
 use super::{Group, control, message_record};
 use crate::error::{Result, from_store};
 use crate::hooks::{self, Body, command};
 use crate::hub::Sending;
 use crate::remote::wants;
-use crate::shaping::{LiveShaper, Slice};
+use crate::shaping::{LiveShaper, Offer, Slice};
 use crate::shared::Shared;
 use crate::tips::{Person, Tip};
 
@@ -32,6 +33,8 @@ const TICK_MS: u64 = 250;
 /// Above the tip limit: at most one tip of each kind in this time, naming so many.
 const TIP_MS: u64 = 1_000;
 const TIP_PEOPLE: usize = 10;
+/// Tips of joins, and of leaves, that one delta of a gateway makes below the tip limit.
+const EACH_TIP: usize = 20;
 /// Names waiting for webhooks or tips; more are counted, not named.
 const NAMES: usize = 10_000;
 /// Accounts in one webhook.
@@ -42,7 +45,7 @@ const ONLINE_MS: u64 = 10_000;
 /// What the owner of a live room keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    gateways: HashMap<String, Viewers>,
+    viewers: Viewers,
     /// Messages dropped since the last batch, by priority.
     pub(super) shaped: [u32; 4],
     shaper: LiveShaper<Box<Sending>>,
@@ -57,12 +60,6 @@ pub(crate) struct Live {
     tips_at: UnixMillis,
     told_online: u32,
     told_at: UnixMillis,
-}
-
-#[derive(Debug)]
-struct Viewers {
-    incarnation: u64,
-    local: u32,
 }
 
 /// Joins or leaves not told yet.
@@ -98,7 +95,7 @@ impl Live {
 
     /// Viewers, as their gateways say.
     pub(crate) fn online(&self) -> u32 {
-        self.gateways.values().map(|viewers| viewers.local).sum()
+        self.viewers.online()
     }
 
     /// 1 + the last sequence.
@@ -108,7 +105,7 @@ impl Live {
 
     /// Whether anybody watches or waits.
     pub(super) fn is_busy(&self) -> bool {
-        !self.gateways.is_empty() || self.shaper.waiting() > 0 || self.tick.is_some()
+        !self.viewers.is_empty() || self.shaper.waiting() > 0 || self.tick.is_some()
     }
 
     /// When the room must be looked at.
@@ -153,7 +150,8 @@ impl Group {
         let rng = self.shared.rng.clone();
         let priority = hooks::priority(&sending.message);
         let Some(live) = &mut self.live else { return };
-        let slice = live.shaper.offer(rate, priority, sending, now, &rng);
+        let weight = sending.stands_for;
+        let slice = live.shaper.offer(rate, Offer { priority, weight, item: sending }, now, &rng);
         self.pass(slice, now, records).await;
     }
 
@@ -231,9 +229,10 @@ impl Group {
         };
         let replay = self.app.settings.live_replay as usize;
         if let Some(live) = &mut self.live {
-            let viewers = Viewers { incarnation: request.incarnation, local: request.live_count };
-            live.gateways.insert(request.gateway.clone(), viewers);
-            live.remember(request.live_members.iter().cloned());
+            let names = request.live_members.iter().map(|member| member.user.clone()).collect();
+            live.viewers.register(&request.gateway, request.incarnation, request.live_count, names);
+            // The newest come first.
+            live.remember(request.live_members.iter().take(RECENT).rev().cloned());
             state.online = live.online();
             let fresh = live.ring.iter().filter(|message| now.0.saturating_sub(message.time_ms) <= RING_MS);
             let fresh: Vec<_> = fresh.collect();
@@ -250,7 +249,7 @@ impl Group {
     pub(super) fn deregister_live(&mut self, gateway: &str, incarnation: u64) {
         let now = self.now();
         if let Some(live) = &mut self.live {
-            live.gateways.retain(|name, viewers| name != gateway || viewers.incarnation > incarnation);
+            live.viewers.deregister(gateway, incarnation);
             live.wake(now.plus_ms(TICK_MS));
         }
     }
@@ -259,17 +258,24 @@ impl Group {
     pub(crate) fn live_delta(&mut self, request: &LiveDeltaRequest) -> LiveDeltaReply {
         let now = self.now();
         let full = self.app.settings.live_tip_full;
-        let Some(live) = &mut self.live else { return LiveDeltaReply { unknown: true, online: 0 } };
-        match live.gateways.get_mut(&request.gateway) {
-            Some(viewers) if viewers.incarnation == request.incarnation => viewers.local = request.local,
-            _ => return LiveDeltaReply { unknown: true, online: live.online() },
-        }
+        let Some(live) = &mut self.live else { return LiveDeltaReply { unknown: true, ..LiveDeltaReply::default() } };
+        let told = Told {
+            joined: &request.joined,
+            left: &request.left,
+            whole: request.joined.len() == request.joined_count as usize
+                && request.left.len() == request.left_count as usize,
+            present: request.present_whole.then_some(&request.present[..]),
+            local: request.local,
+        };
+        let Some(moved) = live.viewers.tell(&request.gateway, request.incarnation, &told) else {
+            return LiveDeltaReply { unknown: true, online: live.online(), name_all: false };
+        };
         for (count, shed) in live.shaped.iter_mut().zip(&request.shed) {
             *count += shed;
         }
         let online = live.online();
-        let users = |names: &[String]| names.iter().map(|name| UserId::trusted(name.as_str())).collect::<Vec<_>>();
-        let (joined, left) = (users(&request.joined), users(&request.left));
+        let users = |names: Vec<String>| names.into_iter().map(UserId::trusted).collect::<Vec<_>>();
+        let (joined, left) = (users(moved.came), users(moved.went));
         live.remember(joined.iter().map(|user| LiveMember {
             user: user.to_string(),
             joined_ms: now.0,
@@ -281,7 +287,8 @@ impl Group {
         live.wake(now.plus_ms(TICK_MS));
         if !merged {
             let each = |users: Vec<UserId>, tip: fn(Vec<Person>) -> Tip| {
-                users.into_iter().map(|user| (tip(vec![Person::id(&user)]), user)).collect::<Vec<_>>()
+                let told = users.into_iter().take(EACH_TIP);
+                told.map(|user| (tip(vec![Person::id(&user)]), user)).collect::<Vec<_>>()
             };
             let mut tips = each(joined, Tip::Joined);
             tips.extend(each(left, Tip::Left));
@@ -290,7 +297,7 @@ impl Group {
         for shed in &request.shed_messages {
             self.tell_shaped(shed, now);
         }
-        LiveDeltaReply { unknown: false, online }
+        LiveDeltaReply { unknown: false, online, name_all: moved.name_all }
     }
 
     /// Tips of joins and leaves, each by the user it is about. Never stored, never shaped.
@@ -308,9 +315,8 @@ impl Group {
     /// What is due in a live room.
     pub(super) async fn tick_live(&mut self) {
         let now = self.now();
-        let rng = self.shared.rng.clone();
         let Some(live) = &mut self.live else { return };
-        let slice = live.shaper.tick(now, &rng);
+        let slice = live.shaper.tick(now);
         let due = live.tick.is_some_and(|tick| tick <= now);
         let mut records = Vec::with_capacity(slice.admitted.len());
         self.pass(slice, now, &mut records).await;
@@ -387,7 +393,10 @@ impl Group {
         let Some(live) = &mut self.live else { return };
         if known {
             // A dead gateway's viewers are nobody's.
-            live.gateways.retain(|gateway, _| snapshot.lives(&NodeId::trusted(gateway.as_str())));
+            live.viewers.retain(|gateway, incarnation| {
+                let node = snapshot.node(&NodeId::trusted(gateway));
+                node.is_some_and(|node| node.incarnation <= incarnation)
+            });
         }
         let online = live.online();
         if online == live.told_online {

@@ -105,12 +105,13 @@ impl Shared {
         };
         let (tell_unknown, mut unknown) = oneshot::channel();
         let sent_hash = admit.token.hash;
+        let by = By { connection: origin.connection, admin: origin.admin, stands_for: request.stands_for.max(1) };
         let outcome = self
             .admission
             .admit_at(place, admit, move |message| {
                 let rewritten = content_hash(&message.body, &message.cloud_custom_data) != sent_hash;
                 let body = rewritten.then(|| message.body.clone());
-                let answer = hand_over(&handle, message, origin.connection, origin.admin);
+                let answer = hand_over(&handle, message, by);
                 async move {
                     let (outcome, may_be_stored) = answer.await;
                     let _ = tell_unknown.send(may_be_stored);
@@ -212,15 +213,18 @@ pub(crate) fn check_shape(message: &Message, kind: GroupType, settings: &AppSett
     MsgBody::parse(text).map(drop).map_err(|refusal| bad(&refusal.info))
 }
 
-/// Puts a message into the actor's mailbox without waiting.
-fn hand_over(
-    handle: &Handle,
-    message: Message,
+/// On whose behalf a message comes.
+struct By {
     connection: String,
     admin: bool,
-) -> impl Future<Output = Sent> + Send + use<> {
+    stands_for: u32,
+}
+
+/// Puts a message into the actor's mailbox without waiting.
+fn hand_over(handle: &Handle, message: Message, by: By) -> impl Future<Output = Sent> + Send + use<> {
     let (reply, answer) = oneshot::channel();
-    let sending = Box::new(Sending { message, connection, admin, reply });
+    let By { connection, admin, stands_for } = by;
+    let sending = Box::new(Sending { message, connection, admin, stands_for, reply });
     let put = handle.mailbox.try_send(Command::Send(sending));
     async move {
         match put {

@@ -22,6 +22,10 @@ fn a_bucket_of_zero_never_shapes() {
     assert!(!bucket.take(1, T0));
 }
 
+fn one<T>(priority: Priority, item: T) -> Offer<T> {
+    Offer { priority, weight: 1, item }
+}
+
 /// Offers `per_second` messages of each class for `seconds` and returns admitted per class and the number dropped.
 fn flood(rate: u32, per_second: [u32; 4], seconds: u64, seed: u64) -> ([u32; 4], u32) {
     let rng = Rng::seeded(seed);
@@ -39,16 +43,16 @@ fn flood(rate: u32, per_second: [u32; 4], seconds: u64, seed: u64) -> ([u32; 4],
         for class in Priority::ALL {
             let n = u64::from(per_second[class as usize]);
             for _ in (ms * n / 1_000)..((ms + 1) * n / 1_000) {
-                take(shaper.offer(rate, class, class, now, &rng));
+                take(shaper.offer(rate, one(class, class), now, &rng));
             }
         }
         if shaper.next_tick().is_some_and(|at| at <= now) {
-            take(shaper.tick(now, &rng));
+            take(shaper.tick(now));
         }
     }
-    take(shaper.tick(T0.plus_ms(seconds * 1_000 + 2_000), &rng));
-    take(shaper.tick(T0.plus_ms(seconds * 1_000 + 4_000), &rng));
-    take(shaper.tick(T0.plus_ms(seconds * 1_000 + 6_000), &rng));
+    take(shaper.tick(T0.plus_ms(seconds * 1_000 + 2_000)));
+    take(shaper.tick(T0.plus_ms(seconds * 1_000 + 4_000)));
+    take(shaper.tick(T0.plus_ms(seconds * 1_000 + 6_000)));
     assert_eq!(shaper.waiting(), 0, "seed {seed}");
     (admitted, dropped)
 }
@@ -58,7 +62,7 @@ fn under_the_budget_everything_passes_at_once() {
     let rng = Rng::seeded(1);
     let mut shaper = LiveShaper::default();
     for i in 0..2_400_u64 {
-        let slice = shaper.offer(40, Priority::Normal, i, T0.plus_ms(i * 25), &rng);
+        let slice = shaper.offer(40, one(Priority::Normal, i), T0.plus_ms(i * 25), &rng);
         assert_eq!(slice.admitted, [i]);
     }
     assert_eq!(shaper.next_tick(), None);
@@ -68,9 +72,9 @@ fn under_the_budget_everything_passes_at_once() {
 fn a_burst_of_41_shapes_one() {
     let rng = Rng::seeded(2);
     let mut shaper = LiveShaper::default();
-    let passed: usize = (0..41).map(|i| shaper.offer(40, Priority::Normal, i, T0, &rng).admitted.len()).sum();
+    let passed: usize = (0..41).map(|i| shaper.offer(40, one(Priority::Normal, i), T0, &rng).admitted.len()).sum();
     assert_eq!(passed, 40);
-    let slice = shaper.tick(T0.plus_ms(SLICE_MS), &rng);
+    let slice = shaper.tick(T0.plus_ms(SLICE_MS));
     assert_eq!((slice.admitted.len(), slice.dropped.len()), (0, 1));
 }
 
@@ -104,16 +108,40 @@ fn survivors_inside_a_class_differ_by_seed() {
         let rng = Rng::seeded(seed);
         let mut shaper = LiveShaper::default();
         for i in 0..40 {
-            shaper.offer(40, Priority::Normal, i, T0, &rng);
+            shaper.offer(40, one(Priority::Normal, i), T0, &rng);
         }
         for i in 40..140 {
-            shaper.offer(40, Priority::Normal, i, T0.plus_ms(999), &rng);
+            shaper.offer(40, one(Priority::Normal, i), T0.plus_ms(999), &rng);
         }
-        shaper.tick(T0.plus_ms(1_249), &rng).admitted
+        shaper.tick(T0.plus_ms(1_249)).admitted
     };
     assert_eq!(survivors(6), survivors(6));
     assert_ne!(survivors(6), survivors(7));
     assert_eq!(survivors(6).len(), 10);
+}
+
+#[test]
+fn survivors_inside_a_class_are_drawn_by_what_they_stand_for() {
+    // A gateway that had 400 and one that had 100, both thinned out to 40.
+    let mut passed = [0_u32; 2];
+    for seed in 0..200 {
+        let rng = Rng::seeded(seed);
+        let mut shaper = LiveShaper::default();
+        for _ in 0..40 {
+            shaper.offer(40, one(Priority::Normal, 9), T0, &rng);
+        }
+        let late = T0.plus_ms(999);
+        for _ in 0..40 {
+            shaper.offer(40, Offer { priority: Priority::Normal, weight: 10, item: 0 }, late, &rng);
+            shaper.offer(40, Offer { priority: Priority::Normal, weight: 2, item: 1 }, late, &rng);
+        }
+        for gateway in shaper.tick(T0.plus_ms(1_249)).admitted {
+            passed[gateway] += 1;
+        }
+    }
+    assert_eq!(passed[0] + passed[1], 2_000);
+    // Five to one while the heavy ones last: 10 of 80 are drawn.
+    assert!((1_560..=1_700).contains(&passed[0]), "{passed:?}");
 }
 
 proptest! {
@@ -130,17 +158,17 @@ proptest! {
         for (i, (gap, class)) in arrivals.iter().enumerate() {
             now = now.plus_ms(*gap);
             if shaper.next_tick().is_some_and(|at| at <= now) {
-                let slice = shaper.tick(now, &rng);
+                let slice = shaper.tick(now);
                 seen.extend(slice.admitted);
                 seen.extend(slice.dropped.into_iter().map(|(_, item)| item));
             }
-            let slice = shaper.offer(rate, Priority::ALL[*class], i, now, &rng);
+            let slice = shaper.offer(rate, one(Priority::ALL[*class], i), now, &rng);
             seen.extend(slice.admitted);
             seen.extend(slice.dropped.into_iter().map(|(_, item)| item));
         }
         for _ in 0..8 {
             now = now.plus_ms(1_000);
-            let slice = shaper.tick(now, &rng);
+            let slice = shaper.tick(now);
             seen.extend(slice.admitted);
             seen.extend(slice.dropped.into_iter().map(|(_, item)| item));
         }
@@ -156,10 +184,10 @@ proptest! {
         for ms in 0..3_000_u64 {
             let now = T0.plus_ms(ms);
             for i in (ms * load / 1_000)..((ms + 1) * load / 1_000) {
-                times.extend(shaper.offer(rate, Priority::Normal, i, now, &rng).admitted.iter().map(|_| ms));
+                times.extend(shaper.offer(rate, one(Priority::Normal, i), now, &rng).admitted.iter().map(|_| ms));
             }
             if shaper.next_tick().is_some_and(|at| at <= now) {
-                times.extend(shaper.tick(now, &rng).admitted.iter().map(|_| ms));
+                times.extend(shaper.tick(now).admitted.iter().map(|_| ms));
             }
         }
         for start in (0..2_000).step_by(50) {

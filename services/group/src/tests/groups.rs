@@ -412,6 +412,7 @@ async fn an_owner_that_was_replaced_stores_and_changes_nothing() {
         message: Some(text_message("bob", "late")),
         origin: Some(by("bob")),
         viewer: false,
+        stands_for: 0,
     };
     let refused = done(old.send(late).await);
     assert!(refused.is_err(), "{refused:?}");

@@ -103,6 +103,7 @@ impl Storm {
                 message: Some(message),
                 origin: Some(by(&from)),
                 viewer: false,
+                stands_for: 0,
             };
             let sent = self.until_done(|mut groups| {
                 let request = request.clone();
@@ -128,6 +129,7 @@ impl Storm {
                 message: Some(message),
                 origin: Some(by("villain")),
                 viewer: false,
+                stands_for: 0,
             };
             let sent = self.until_done(|mut groups| {
                 let request = request.clone();
