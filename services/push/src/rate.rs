@@ -40,7 +40,7 @@ impl Rates {
     }
 
     /// How long to wait before the next of `per_s` requests a second, 1 at least; `None`: it may go, and is counted.
-    pub(crate) fn wait(&self, app: SdkAppId, per_s: u32) -> Option<Duration> {
+    pub(crate) fn until(&self, app: SdkAppId, per_s: u32) -> Option<Duration> {
         let per_s = NonZeroU32::new(per_s).unwrap_or(NonZeroU32::MIN);
         let make = || Arc::new(RateLimiter::direct_with_clock(Quota::per_second(per_s), self.clock.clone()));
         let limiter = self.limiters.get_with((app, per_s), make);
@@ -59,12 +59,12 @@ mod tests {
         let rates = Rates::new(Clock::simulated(UnixMillis(0)));
         let (one, other) = (SdkAppId(1), SdkAppId(2));
         for _ in 0..5 {
-            assert_eq!(rates.wait(one, 5), None);
+            assert_eq!(rates.until(one, 5), None);
         }
-        let wait = rates.wait(one, 5).expect("the second is full");
+        let wait = rates.until(one, 5).expect("the second is full");
         assert!(wait <= Duration::from_millis(200), "{wait:?}");
-        assert_eq!(rates.wait(other, 5), None);
+        assert_eq!(rates.until(other, 5), None);
         tokio::time::sleep(wait).await;
-        assert_eq!(rates.wait(one, 5), None);
+        assert_eq!(rates.until(one, 5), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Works off what waits for a provider: a request at a time per lane, at the app's rate, until it is taken or too old.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use linnet_store::push::Push;
 use linnet_store::queues::{Item, Queues};
 use linnet_types::{Refusal, SdkAppId, UnixMillis, UserId};
 use linnet_work::{Handler, Next, Worked, Worker};
+use parking_lot::Mutex;
 use prost::Message as _;
 
 use crate::metrics::{Meters, Skip};
@@ -39,6 +41,8 @@ pub(crate) struct Sender {
     rng: Rng,
     meters: Meters,
     rates: Rates,
+    /// Apps whose provider is left alone until then: it cannot be reached, or asked for it.
+    away: Mutex<HashMap<SdkAppId, UnixMillis>>,
 }
 
 /// What the sender stands on.
@@ -66,13 +70,13 @@ impl Sender {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { provider, store, apps, cluster, clock, rng, meters } = parts;
         let rates = Rates::new(clock.clone());
-        Self { provider, store, apps, cluster, clock, rng, meters, rates }
+        Self { provider, store, apps, cluster, clock, rng, meters, rates, away: Mutex::default() }
     }
 
     /// How long this node has to wait before its next request of `app`: its part of what all push nodes may send.
     fn wait(&self, app: &App) -> Option<Duration> {
         let nodes = u32::try_from(self.cluster.nodes(Service::Push).len()).unwrap_or(u32::MAX).max(1);
-        self.rates.wait(app.id, app.settings.push_rate / nodes)
+        self.rates.until(app.id, app.settings.push_rate / nodes)
     }
 
     async fn one(&self, queues: &Queues, app: &App, item: &Item) -> linnet_store::Result<Step> {
@@ -92,6 +96,7 @@ impl Sender {
         }
         match self.provider.send(app, &batch, now).await {
             Ok(taken) => {
+                self.away.lock().remove(&app.id);
                 self.meters.sent();
                 let newest = batch.notifications.iter().map(|one| one.time_ms).max().unwrap_or_default();
                 self.meters
@@ -119,8 +124,12 @@ impl Sender {
         let wait = fault.retry_after.map_or(backoff, |asked| millis(asked.min(LONGEST)).max(backoff));
         queues.retry(item, now, now.plus_ms(wait), fault.reason.label()).await?;
         // A server that cannot be reached is not knocked at for each request; one that is there may not like this one only.
-        let stop = fault.reason.is_unreached() || fault.retry_after.is_some();
-        Ok(if stop { Step::Stop(now.plus_ms(wait)) } else { Step::Left })
+        if fault.reason.is_unreached() || fault.retry_after.is_some() {
+            let until = now.plus_ms(wait);
+            self.away.lock().insert(item.id.app, until);
+            return Ok(Step::Stop(until));
+        }
+        Ok(Step::Left)
     }
 
     /// Removes tokens that a provider named, from the users they were used for.
@@ -155,6 +164,10 @@ impl Handler for Sender {
             }
             Err(_) => return again(Vec::new()),
         };
+        let away = self.away.lock().get(&app.id).copied();
+        if let Some(until) = away.filter(|until| *until > self.clock.now()) {
+            return Worked { done: Vec::new(), next: Next::At(until) };
+        }
         let (mut done, mut later) = (Vec::new(), None::<UnixMillis>);
         for item in items {
             if item.next > self.clock.now() {

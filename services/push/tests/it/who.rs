@@ -7,7 +7,7 @@ use linnet_proto::push::{
 };
 use linnet_types::AppSettings;
 
-use crate::rig::{APP, Rig};
+use crate::rig::{APP, Rig, START};
 
 const SOON: Duration = Duration::from_millis(500);
 
@@ -155,11 +155,12 @@ async fn nobody_is_told_of_what_was_said_again_or_of_what_is_not_for_him() {
     let rig = Rig::new();
     rig.world.lock().members = ["alice", "bob", "carol"].map(|user| (user.to_owned(), "AcceptAndNotify")).into();
     rig.devices(&["bob", "carol"]).await;
+    let same = |m: &mut linnet_proto::msg::Message| m.time_ms = START.0;
     for _ in 0..3 {
-        rig.tell_pair("alice", "bob", 1).await;
+        rig.tell_pair_as("alice", "bob", 1, same).await;
     }
     assert_eq!(rig.told_after(SOON).await["bob"], one("m1"));
-    rig.tell_pair("alice", "bob", 1).await;
+    rig.tell_pair_as("alice", "bob", 1, same).await;
     rig.tell_group_as("alice", 1, |m| {
         m.set_visibility(linnet_proto::msg::Visibility::Listed);
         m.visible_to = vec!["carol".into()];
