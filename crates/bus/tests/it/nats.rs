@@ -66,7 +66,7 @@ async fn own() -> Arc<Server> {
     Arc::new(servers::Nats::default().start().await.expect("a NATS server"))
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "not within 20 s: {what}");

@@ -36,6 +36,8 @@ pub struct NatsUser {
     pub user: String,
     /// Password.
     pub password: String,
+    /// Public NKey (`U…`), instead of name and password.
+    pub nkey: String,
     /// Subjects he may publish to.
     pub publish: Vec<String>,
     /// Subjects he may subscribe to.
@@ -118,11 +120,14 @@ impl Nats {
                 let allow = |subjects: &[String]| {
                     if subjects.is_empty() { "[\">\"]".to_owned() } else { format!("{subjects:?}") }
                 };
+                let who = if user.nkey.is_empty() {
+                    format!("user: {:?}, password: {:?}", user.user, user.password)
+                } else {
+                    format!("nkey: {:?}", user.nkey)
+                };
                 writeln!(
                     text,
-                    "  {{ user: {:?}, password: {:?}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }} }}",
-                    user.user,
-                    user.password,
+                    "  {{ {who}, permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }} }} }}",
                     allow(&user.publish),
                     allow(&user.subscribe)
                 )?;
