@@ -6,6 +6,8 @@
 mod cql_store;
 #[path = "support/held.rs"]
 mod held;
+#[path = "support/owners.rs"]
+mod owners;
 #[path = "support/relay.rs"]
 mod relay;
 #[path = "support/shortened.rs"]
@@ -19,3 +21,5 @@ mod late;
 mod life;
 #[path = "cql/schema.rs"]
 mod schema;
+#[path = "cql/takeover.rs"]
+mod takeover;

@@ -4,6 +4,8 @@
 #[path = "support/relay.rs"]
 mod relay;
 
+use std::time::Duration;
+
 use linnet_local::certs;
 use linnet_local::servers::Cql as Server;
 use linnet_runtime::config::Secret;
@@ -47,7 +49,17 @@ async fn a_server_is_reached_with_its_ca_and_a_password_and_in_no_other_way() {
         replication: 1,
         ..Config::default()
     };
-    assert_eq!(migrate::run(&config, |_| ()).await.unwrap().verdict, Verdict::Current);
+    // The server makes its first role a moment after it listens.
+    let clock = Clock::system();
+    let since = clock.mono();
+    let report = loop {
+        match migrate::run(&config, |_| ()).await {
+            Ok(report) => break report,
+            Err(error) => assert!(clock.mono() - since < Duration::from_secs(60), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    assert_eq!(report.verdict, Verdict::Current);
     round_trip(config.clone()).await;
     let own = Config { tls_cert: path(&tls.client_cert), tls_key: path(&tls.client_key), ..config.clone() };
     round_trip(own).await;

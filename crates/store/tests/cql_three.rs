@@ -60,7 +60,7 @@ impl Sender {
         let mut log = self.open().await;
         while self.clock.mono() - since < span {
             self.send(&mut log).await;
-            if self.sent % 25 == 0 {
+            if self.sent.is_multiple_of(25) {
                 log = self.open().await;
             }
             tokio::time::sleep(PAUSE).await;

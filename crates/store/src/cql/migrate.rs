@@ -340,7 +340,7 @@ impl Migration {
     /// Whether a conditional statement was applied.
     async fn applied(&self, cql: &str, values: impl SerializeRow) -> Result<bool> {
         let answer = self.data(cql, values).await?;
-        super::write::applied(answer).map_err(|why| self.fail(&why))
+        super::write::applied(answer).map(|(applied, _)| applied).map_err(|why| self.fail(&why))
     }
 
     async fn data(&self, cql: &str, values: impl SerializeRow) -> Result<QueryResult> {

@@ -9,7 +9,7 @@ use scylla::statement::batch::{Batch, BatchType};
 use scylla::value::{CqlValue, Row as CqlRow};
 
 use super::Cql;
-use super::errors::{corrupt, unavailable, write_error};
+use super::errors::{unavailable, write_error};
 use super::read::guard_from;
 use super::statements::{Form, Value, key};
 use crate::rows::{Applied, Error, Guard, GuardedBatch, Life, PlainBatch, Result, Table, Write};
@@ -23,32 +23,22 @@ const PLAIN_BYTES: usize = 32 << 10;
 /// The largest key servers take is 65,535 bytes.
 const MAX_KEY: usize = 60_000;
 
-/// What a conditional batch came to.
-enum Answer {
-    Applied,
-    /// Refused, by this guard.
-    Refused(Option<Guard>),
-    /// Refused, and the answer does not show all of the guard.
-    RefusedUnseen,
-}
-
 impl Cql {
     pub(super) async fn write_guarded(&self, batch: &GuardedBatch) -> Result<Applied> {
         let table = batch.table;
         let (requests, values) = self.guarded_batch(batch).await?;
         let answer = self.session.batch(&requests, &values).await.map_err(|error| write_error(table, &error))?;
-        // An answer nobody can read leaves the outcome open.
-        let unread = |error: Error| Error::Unknown { table: table.name, why: error.to_string() };
-        match answered(table, answer).map_err(unread)? {
-            Answer::Applied => Ok(Applied::Yes),
-            Answer::Refused(guard) => {
+        match answered(table, answer) {
+            Ok(None) => Ok(Applied::Yes),
+            Ok(Some(Refused { by })) => {
                 self.metrics.refused.inc();
-                Ok(Applied::No(guard))
+                match by {
+                    Some(guard) => Ok(Applied::No(Some(guard))),
+                    None => self.read_guard(table, &batch.partition).await.map(Applied::No),
+                }
             }
-            Answer::RefusedUnseen => {
-                self.metrics.refused.inc();
-                self.read_guard(table, &batch.partition).await.map(Applied::No)
-            }
+            // An answer nobody can read leaves the outcome open.
+            Err(why) => Err(Error::Unknown { table: table.name, why }),
         }
     }
 
@@ -174,37 +164,36 @@ fn check_keys(table: Table, partition: &[u8], writes: &[Write]) -> Result<()> {
     if long || partition.len() > MAX_KEY { Err(unavailable(table, "a key of over 60,000 bytes")) } else { Ok(()) }
 }
 
-/// Whether a conditional statement was applied; the error says why that cannot be told.
-pub(super) fn applied(answer: QueryResult) -> std::result::Result<bool, String> {
-    let rows = answer.into_rows_result().map_err(|error| error.to_string())?;
-    let Some(at) = rows.column_specs().iter().position(|column| column.name() == "[applied]") else {
-        return Err("a conditional statement that says not whether it applied".to_owned());
-    };
-    let row = rows.first_row::<CqlRow>().map_err(|error| error.to_string())?;
-    row.columns[at].as_ref().and_then(CqlValue::as_boolean).ok_or_else(|| "an answer of an unknown form".to_owned())
+/// A conditional batch that was refused.
+struct Refused {
+    /// By which guard; `None`: the answer does not show all of one.
+    by: Option<Guard>,
 }
 
 /// Reads the answer to a conditional batch by the names of its columns: servers differ in what a refused one returns.
-fn answered(table: Table, answer: QueryResult) -> Result<Answer> {
-    let rows = answer.into_rows_result().map_err(|error| corrupt(table, error))?;
-    let names: Vec<String> = rows.column_specs().iter().map(|column| column.name().to_owned()).collect();
-    let at = |name: &str| names.iter().position(|known| known == name);
-    let row = rows.maybe_first_row::<CqlRow>().map_err(|error| corrupt(table, error))?;
-    let Some(row) = row else { return Err(corrupt(table, "a conditional batch without an answer")) };
-    let column = |name: &str| at(name).map(|at| row.columns.get(at).and_then(Option::as_ref));
-    match column("[applied]").flatten() {
-        Some(CqlValue::Boolean(true)) => return Ok(Answer::Applied),
-        Some(CqlValue::Boolean(false)) => {}
-        _ => return Err(corrupt(table, "a conditional batch that says not whether it applied")),
+fn answered(table: Table, answer: QueryResult) -> std::result::Result<Option<Refused>, String> {
+    let (applied, row) = applied(answer)?;
+    if applied {
+        return Ok(None);
     }
-    let number = |name: &str| column(name).flatten().and_then(CqlValue::as_bigint);
-    let (epoch, rev) = (number("epoch"), number("rev"));
-    match column("data") {
-        Some(data) => {
-            guard_from(table, epoch, rev, data.and_then(CqlValue::as_blob).map(Vec::as_slice)).map(Answer::Refused)
-        }
-        None => Ok(Answer::RefusedUnseen),
-    }
+    let column = |name: &str| row.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.as_ref());
+    let number = |name: &str| column(name).and_then(CqlValue::as_bigint);
+    let data = column("data").and_then(CqlValue::as_blob).map(Vec::as_slice);
+    let by = guard_from(table, number("epoch"), number("rev"), data).unwrap_or_default();
+    Ok(Some(Refused { by }))
+}
+
+/// One row, by the names of its columns.
+type Named = Vec<(String, Option<CqlValue>)>;
+
+/// Whether a conditional statement was applied, and the first row of the answer; the error says why that cannot be told.
+pub(super) fn applied(answer: QueryResult) -> std::result::Result<(bool, Named), String> {
+    let rows = answer.into_rows_result().map_err(|error| error.to_string())?;
+    let names = rows.column_specs().iter().map(|column| column.name().to_owned());
+    let values = rows.first_row::<CqlRow>().map_err(|error| error.to_string())?.columns;
+    let row: Named = names.zip(values).collect();
+    let applied = row.iter().find(|(name, _)| name == "[applied]").and_then(|(_, value)| value.as_ref()?.as_boolean());
+    applied.map(|applied| (applied, row)).ok_or_else(|| "an answer that says not whether it was applied".to_owned())
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ async fn the_number_counts_each_message_once_and_starts_anew_when_told() {
     let push = push();
     let ann = UserId::trusted("ann");
     push.set_badge(APP, &ann, 2).await.unwrap();
-    let mut count = async |conv: &str, add, to| {
+    let count = async |conv: &str, add, to| {
         let away = push.away(APP, &ann).await.unwrap();
         push.count_badge(APP, &ann, &away, conv, (add, to)).await.unwrap()
     };

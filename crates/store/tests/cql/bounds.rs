@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use linnet_runtime::config::{ByteSize, Period};
 use linnet_runtime::metrics::Metrics;
-use linnet_runtime::{Clock, Tasks};
+use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::cql::{Config, Cql};
 use linnet_store::rows::MAX_BATCH_BYTES;
-use linnet_store::{Error, Guard, GuardedBatch, Kind, Life, Rows, Table, Write};
+use linnet_store::{Error, Guard, GuardedBatch, Kind, Life, Table, Write};
 use linnet_types::Epoch;
 
 use crate::cql_store;
@@ -40,6 +40,7 @@ async fn a_slow_store_answers_busy_above_its_bound_and_nothing_of_it_is_sent() {
     };
     let metrics = Metrics::new();
     let store = Cql::connect(narrow, Clock::system(), &Tasks::new(&metrics), &metrics).await.unwrap();
+    let store = cql_store::prefixed(store, Rng::system().u64());
     assert!(store.write(batch("busy-0", 1)).await.unwrap().is_yes());
     relay.hold();
     let clock = Clock::system();
@@ -63,7 +64,7 @@ async fn a_slow_store_answers_busy_above_its_bound_and_nothing_of_it_is_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_over_the_limit_is_refused_whole() {
     let config = Config { batch_limit: ByteSize::kib(8), ..cql_store::config().await };
-    let store = cql_store::connect(config).await;
+    let store = cql_store::prefixed(cql_store::connect(config).await, Rng::system().u64());
     assert!(store.write(batch("fits", 7 << 10)).await.unwrap().is_yes());
     let large = store.write(batch("large", 9 << 10)).await;
     assert!(matches!(&large, Err(Error::Unavailable { why, .. }) if why.contains("over the limit")), "{large:?}");
@@ -72,7 +73,7 @@ async fn a_batch_over_the_limit_is_refused_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_takes_the_largest_batch_there_is() {
-    let store = cql_store::connect(cql_store::config().await).await;
+    let store = cql_store::prefixed(cql_store::connect(cql_store::config().await).await, Rng::system().u64());
     let row = |n: u8| Write::Put { clustering: vec![n].into(), value: vec![n; MAX_BATCH_BYTES / 20 - 100].into() };
     let largest = GuardedBatch { writes: (0..20).map(row).collect(), ..batch("largest", 1) };
     assert!(largest.bytes() > MAX_BATCH_BYTES - 2048);

@@ -31,7 +31,9 @@ async fn two_ways() -> (Relay, Store, Store) {
         keepalive: Period::secs(120),
         ..config.clone()
     };
-    (relay, cql_store::connect(slow).await, cql_store::connect(config).await)
+    let test = Rng::system().u64();
+    let own = |cql| cql_store::prefixed(cql, test);
+    (relay, own(cql_store::connect(slow).await), own(cql_store::connect(config).await))
 }
 
 fn user(name: &str) -> UserId {

@@ -3,10 +3,11 @@
 use std::sync::mpsc;
 
 use linnet_runtime::metrics::Metrics;
-use linnet_runtime::{Clock, Tasks};
+use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::cql::migrate::{Contraction, Migration, Plan, Progress, Step, TableLife, Verdict, Work};
 use linnet_store::cql::{Config, Cql};
 use linnet_store::{Error, Kind, Life, PlainBatch, Rows, Table, Write};
+use scylla::client::session_builder::SessionBuilder;
 
 use crate::cql_store;
 
@@ -25,6 +26,20 @@ const B: Work = Work::Table { name: "b", kind: Kind::Guarded, life: TableLife::E
 const NOTE: Work = Work::Column { table: "a", name: "note", cql: "text" };
 const BROKEN: Work = Work::Column { table: "a", name: "broken", cql: "no such type" };
 
+/// A keyspace that goes with its test.
+struct Keyspace(Config);
+
+impl Keyspace {
+    async fn new() -> Self {
+        Self(cql_store::on(format!("t_{:016x}", Rng::system().u64())).await)
+    }
+
+    async fn drop(self) {
+        let session = SessionBuilder::new().known_node(&self.0.nodes[0]).build().await.unwrap();
+        session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {}", self.0.keyspace), ()).await.unwrap();
+    }
+}
+
 async fn migration(config: &Config, plan: Plan) -> Migration {
     Migration::connect(config, plan).await.unwrap()
 }
@@ -40,7 +55,8 @@ async fn open(config: &Config) -> Result<std::sync::Arc<Cql>, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_was_cut_off_goes_on_where_it_was() {
-    let config = cql_store::fresh().await;
+    let keyspace = Keyspace::new().await;
+    let config = keyspace.0.clone();
     let refused = open(&config).await.err().unwrap();
     assert!(refused.contains("linnet migrate run"), "{refused}");
     let broken = migration(&config, small(&[("one", &[A]), ("two", &[NOTE, BROKEN, B])])).await;
@@ -57,15 +73,17 @@ async fn a_run_that_was_cut_off_goes_on_where_it_was() {
     assert_eq!(report.verdict, Verdict::Current);
     assert_eq!(told.len(), 3, "the first step is not done again: {told:?}");
     assert!(whole.run(|_| panic!("nothing is left to do")).await.unwrap().pending.is_empty());
+    keyspace.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_runs_do_not_collide() {
-    let config = cql_store::fresh().await;
+    let keyspace = Keyspace::new().await;
+    let config = keyspace.0.clone();
     let (first, second) =
         (migration(&config, small(&[("one", &[A, B])])).await, migration(&config, small(&[("one", &[A, B])])).await);
-    let (begun, has_begun) = mpsc::channel::<()>();
-    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::sync_channel::<()>(1);
+    let (go_on, may_go_on) = mpsc::sync_channel::<()>(1);
     let running = async move {
         let paused = first.run(move |progress| {
             if let Progress::Step { .. } = progress {
@@ -94,11 +112,13 @@ async fn two_runs_do_not_collide() {
     assert!(refused.contains(&locked.unwrap()), "{refused}");
     assert_eq!(report.verdict, Verdict::Current);
     assert_eq!(second.run(|_| ()).await.unwrap().verdict, Verdict::Current, "the lock is given back");
+    keyspace.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_build_before_runs_on_a_larger_schema_until_it_is_contracted() {
-    let config = cql_store::fresh().await;
+    let keyspace = Keyspace::new().await;
+    let config = keyspace.0.clone();
     let now = Plan::current();
     migration(&config, now.clone()).await.run(|_| ()).await.unwrap();
     let running = open(&config).await.unwrap();
@@ -116,13 +136,14 @@ async fn the_build_before_runs_on_a_larger_schema_until_it_is_contracted() {
     // A node of this build goes on, and another starts in the middle of the upgrade.
     running.ready().await.unwrap();
     write(&running).await;
-    write(&*open(&config).await.unwrap()).await;
+    write(&open(&config).await.unwrap()).await;
     assert_eq!(migration(&config, now.clone()).await.check().await.unwrap().verdict, Verdict::Newer);
     upgrade.contract(|_| ()).await.unwrap();
     let refused = open(&config).await.err().unwrap();
     assert!(refused.contains("start a newer build"), "{refused}");
     assert!(running.ready().await.is_err());
     assert_eq!(migration(&config, now).await.check().await.unwrap().verdict, Verdict::TooNew);
+    keyspace.drop().await;
 }
 
 const NOTE_ON_APP_INDEX: Work = Work::Column { table: "app_index", name: "note", cql: "text" };
@@ -136,7 +157,7 @@ async fn write(store: &Cql) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_need_as_many_servers() {
-    let config = Config { replication: 3, ..cql_store::fresh().await };
+    let config = Config { replication: 3, ..Keyspace::new().await.0 };
     let migration = migration(&config, small(&[("one", &[A])])).await;
     let refused = migration.run(|_| ()).await.unwrap_err().to_string();
     assert!(refused.contains("3 copies need as many servers") || servers() >= 3, "{refused}");
