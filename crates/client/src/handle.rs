@@ -13,8 +13,6 @@ use crate::{Event, transport};
 
 /// Requests waiting for the driver.
 const COMMANDS: usize = 256;
-/// Times a send is tried again when the server says so.
-const TRIES: u32 = 8;
 
 /// A signed-in client; clones share the connection. The connection ends when every clone and the [`Events`] are gone, or
 /// by [`Client::close`].
@@ -95,7 +93,7 @@ impl Client {
             send.random = self.rng.u32().max(1);
         }
         let attempt = async {
-            for _ in 0..TRIES {
+            loop {
                 match self.request(frame::Body::Send(send.clone())).await {
                     Ok(frame::Body::Sent(sent)) => return Ok(sent),
                     Ok(_) => return Err(Error::Unexpected),
@@ -106,7 +104,6 @@ impl Client {
                     Err(why) => return Err(why),
                 }
             }
-            Err(Error::TimedOut)
         };
         tokio::time::timeout(self.timeout, attempt).await.unwrap_or(Err(Error::TimedOut))
     }
