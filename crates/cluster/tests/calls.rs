@@ -1,110 +1,19 @@
-//! Calls between the nodes of one process: outcome, limits, deadline, trace, streams, and a network with faults.
+//! Calls between nodes: what a caller may rely on, on both paths; and, in one process, a network with faults.
 
 mod echo;
+mod process;
+mod suite;
 
 use std::time::Duration;
 
 use echo::{Echo, EchoClient};
 use linnet_cluster::{Cluster, LocalNet, Members, NetFaults, Node, RouteKey, RpcConfig, Script, Service, Sim};
-use linnet_runtime::config::Period;
-use linnet_runtime::status::{from_status, outcome_unknown, with_deadline};
-use linnet_runtime::{Metrics, Rng, TraceContext};
-use linnet_types::{NodeId, code};
+use linnet_runtime::status::{from_status, with_deadline};
+use linnet_runtime::{Metrics, Rng};
+use linnet_types::code;
+use process::id;
 use tokio_stream::StreamExt;
 use tonic::Code;
-
-fn id(name: &str) -> NodeId {
-    NodeId::trusted(name)
-}
-
-fn alone(config: RpcConfig) -> (Cluster, Metrics) {
-    let metrics = Metrics::new();
-    let cluster = Cluster::alone(id("one"), config, &metrics);
-    cluster.register_local(&id("one"), Service::Group, Echo::routes("one"));
-    (cluster, metrics)
-}
-
-fn client(cluster: &Cluster) -> EchoClient {
-    EchoClient::new(cluster.any(Service::Group).expect("served"))
-}
-
-#[tokio::test]
-async fn call_and_its_refusal_cross_and_are_counted() {
-    let (cluster, metrics) = alone(RpcConfig::default());
-    let mut echo = client(&cluster);
-    assert_eq!(echo.call("hello").await.expect("answered"), "one: hello");
-    let status = echo.call("refuse").await.expect_err("refused");
-    let refusal = from_status(&status).expect("a refusal");
-    assert_eq!((refusal.code, refusal.info.as_str()), (code::GROUP_NO_RIGHT, "not a member"));
-    let fault = echo.call("fault").await.expect_err("failed");
-    assert_eq!((fault.code(), from_status(&fault)), (Code::Internal, None));
-    for (outcome, count) in [("ok", 1.0), ("refused", 1.0), ("fault", 1.0), ("deadline", 0.0)] {
-        let series = format!("linnet_rpc_calls_total{{service=\"group\",outcome=\"{outcome}\"}}");
-        assert_eq!(metrics.value(&series), Some(count), "{outcome}");
-    }
-}
-
-#[tokio::test]
-async fn clients_work_inside_spawned_tasks() {
-    let (cluster, metrics) = alone(RpcConfig::default());
-    let tasks = linnet_runtime::Tasks::new(&metrics);
-    let mut echo = client(&cluster);
-    let reply = tasks.spawn("call", async move { echo.call("x").await }).await.expect("joined").expect("no panic");
-    assert_eq!(reply.expect("answered"), "one: x");
-}
-
-#[tokio::test(start_paused = true)]
-async fn deadline_of_the_caller_or_the_default_ends_a_call() {
-    let (cluster, metrics) = alone(RpcConfig { default_timeout: Period::secs(3), ..RpcConfig::default() });
-    let begun = tokio::time::Instant::now();
-    let mut echo = client(&cluster);
-    let status = echo.request(with_deadline("hang".to_owned(), Duration::from_millis(250))).await.expect_err("late");
-    assert_eq!((status.code(), begun.elapsed()), (Code::DeadlineExceeded, Duration::from_millis(250)));
-    assert!(outcome_unknown(&status));
-    assert_eq!(from_status(&status).expect("busy").code, code::BUSY);
-    echo.call("hang").await.expect_err("late");
-    assert_eq!(begun.elapsed(), Duration::from_millis(3250));
-    assert_eq!(metrics.value("linnet_rpc_active{service=\"group\"}"), Some(0.0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn calls_over_the_limit_are_shed_with_a_retryable_refusal() {
-    let (cluster, metrics) = alone(RpcConfig { concurrency: 2, ..RpcConfig::default() });
-    let (mut a, mut b, mut c) = (client(&cluster), client(&cluster), client(&cluster));
-    let (first, second, third) = tokio::join!(a.call("hang"), b.call("hang"), c.call("x"));
-    assert!(first.is_err() && second.is_err());
-    let status = third.expect_err("shed");
-    let refusal = from_status(&status).expect("a refusal");
-    assert_eq!((refusal.code, refusal.retry_after_ms), (code::BUSY, Some(200)));
-    assert!(!outcome_unknown(&status), "a shed call was surely not carried out");
-    assert_eq!(metrics.value("linnet_rpc_shed_total{service=\"group\"}"), Some(1.0));
-    assert_eq!(c.call("x").await.expect("room again"), "one: x");
-}
-
-#[tokio::test]
-async fn trace_reaches_the_handler() {
-    let (cluster, _) = alone(RpcConfig::default());
-    let context = TraceContext::new(&Rng::seeded(1));
-    let mut echo = client(&cluster);
-    let seen = context.scope("test", async { echo.call("trace").await }).await.expect("answered");
-    assert_eq!(seen, format!("one: {}", context.request));
-    let request = context.scope("test", async { with_deadline("trace".to_owned(), Duration::from_secs(1)) }).await;
-    assert_eq!(echo.request(request).await.expect("answered"), seen, "from the metadata alone");
-    assert_eq!(echo.call("trace").await.expect("answered"), "one: none");
-}
-
-#[tokio::test]
-async fn streams_run_both_ways_past_the_default_deadline() {
-    let (cluster, _) = alone(RpcConfig { default_timeout: Period::ms(50), ..RpcConfig::default() });
-    let (send, mut replies) = client(&cluster).stream().await.expect("open");
-    for n in 0..5 {
-        send.send(n.to_string()).await.expect("open");
-        assert_eq!(replies.next().await.expect("open").expect("a frame"), format!("one: {n}"));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    drop(send);
-    assert!(replies.next().await.is_none());
-}
 
 /// Two gateways, two owners, in one process.
 struct Four {

@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use linnet_cluster::Rpc;
 use linnet_runtime::RequestId;
 use linnet_runtime::status::to_status;
 use linnet_types::{Refusal, code};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
@@ -24,11 +26,18 @@ type Frames = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 #[derive(Clone)]
 pub(crate) struct Echo {
     name: &'static str,
+    actor: Option<mpsc::Sender<String>>,
 }
 
+#[allow(dead_code, reason = "each test uses its part")]
 impl Echo {
     pub(crate) fn routes(name: &'static str) -> Routes {
-        Routes::new(Self { name })
+        Routes::new(Self { name, actor: None })
+    }
+
+    /// Hands each text to an actor before it waits for the first time.
+    pub(crate) fn with_actor(name: &'static str, actor: mpsc::Sender<String>) -> Routes {
+        Routes::new(Self { name, actor: Some(actor) })
     }
 }
 
@@ -41,11 +50,28 @@ impl UnaryService<String> for Echo {
     type Future = Pin<Box<dyn Future<Output = Result<Response<String>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<String>) -> Self::Future {
-        let name = self.name;
+        let Self { name, actor } = self.clone();
         Box::pin(async move {
-            match request.get_ref().as_str() {
+            let text = request.get_ref().as_str();
+            if let Some(actor) = actor {
+                actor.send(text.to_owned()).await.expect("the actor lives");
+                tokio::task::yield_now().await;
+            }
+            if let Some((ms, text)) = text.strip_prefix("wait ").and_then(|rest| rest.split_once(' ')) {
+                tokio::time::sleep(Duration::from_millis(ms.parse().expect("a number"))).await;
+                return Ok(Response::new(format!("{name}: {text}")));
+            }
+            if let Some(bytes) = text.strip_prefix("size ") {
+                return Ok(Response::new("x".repeat(bytes.parse().expect("a number"))));
+            }
+            match text {
                 "hang" => std::future::pending().await,
                 "refuse" => Err(to_status(&Refusal::new(code::GROUP_NO_RIGHT, "not a member"))),
+                "panic" => panic!("as asked"),
+                "panic later" => {
+                    tokio::task::yield_now().await;
+                    panic!("as asked")
+                }
                 "fault" => Err(Status::internal("bug")),
                 "trace" => {
                     let seen = RequestId::current().map_or_else(|| "none".to_owned(), |id| id.to_string());
@@ -90,10 +116,12 @@ impl tower::Service<http::Request<Body>> for Echo {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct EchoClient {
     inner: tonic::client::Grpc<Rpc>,
 }
 
+#[allow(dead_code, reason = "each test uses its part")]
 impl EchoClient {
     pub(crate) fn new(rpc: Rpc) -> Self {
         Self { inner: tonic::client::Grpc::new(rpc) }
@@ -109,8 +137,8 @@ impl EchoClient {
         Ok(self.inner.unary(request, path, Codec::default()).await?.into_inner())
     }
 
-    pub(crate) async fn stream(&mut self) -> Result<(tokio::sync::mpsc::Sender<String>, Streaming<String>), Status> {
-        let (send, receive) = tokio::sync::mpsc::channel(4);
+    pub(crate) async fn stream(&mut self) -> Result<(mpsc::Sender<String>, Streaming<String>), Status> {
+        let (send, receive) = mpsc::channel(4);
         self.inner.ready().await?;
         let path = PathAndQuery::from_static("/test.Echo/Stream");
         let request = Request::new(ReceiverStream::new(receive));

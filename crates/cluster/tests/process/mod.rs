@@ -1,11 +1,14 @@
 //! Nodes with a transport of their own in one test process: what crosses between them crosses loopback TCP.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 pub(crate) mod certs;
+pub(crate) mod relay;
 
 use std::time::Duration;
 
 use linnet_cluster::{
-    Cluster, ClusterConfig, LocalNet, Members, Node, RemoteDeps, RemoteNet, RpcConfig, Script, Service,
+    Cluster, ClusterConfig, LocalNet, Members, Node, RemoteDeps, RemoteNet, Rpc, RpcConfig, Script, Service,
 };
 use linnet_runtime::{Metrics, Rng, Tasks};
 use linnet_types::NodeId;
@@ -37,6 +40,11 @@ pub(crate) fn open(name: &str) -> ClusterConfig {
 }
 
 impl Process {
+    /// The path to a service of another node.
+    pub(crate) fn to(&self, node: &str, service: Service) -> Rpc {
+        self.cluster.for_node(service, &id(node)).expect("the node is known")
+    }
+
     pub(crate) async fn start(name: &'static str, config: ClusterConfig, rpc: RpcConfig) -> Self {
         let (metrics, rng) = (Metrics::new(), Rng::seeded(1));
         let tasks = Tasks::new(&metrics);
@@ -62,5 +70,14 @@ impl Process {
 
     pub(crate) async fn kill(self) {
         self.tasks.shutdown(Duration::ZERO).await;
+    }
+}
+
+/// Waits until `holds`, for at most ten seconds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = tokio::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
