@@ -1,11 +1,13 @@
-//! The real binary as a process of its own.
+//! What tests speak to: the real binary as a process of its own, or a tenant of its own of a running cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use linnet_local::Cluster;
 use linnet_types::SdkAppId;
 use linnet_usersig::Claims;
 use serde::Deserialize;
@@ -33,14 +35,43 @@ pub struct Options {
     pub args: Vec<String>,
     /// Extra environment.
     pub env: Vec<(String, String)>,
+    /// A process of its own even where there is a cluster: to be killed, or to have its files looked at.
+    pub own: bool,
 }
 
-/// One running `linnet dev`; killed when dropped, its folder removed.
+impl Options {
+    /// Whether a tenant of a cluster will do.
+    fn shares(&self) -> bool {
+        !self.own && !self.demo && self.args.is_empty() && self.env.is_empty()
+    }
+}
+
+/// One running `linnet dev`, killed when dropped, its folder removed; or, with `LINNET_CLUSTER` set to the folder of a
+/// cluster (`deploy/local/cluster up`), a new tenant there, deleted when dropped.
 pub struct Server {
     ready: Ready,
-    child: Child,
+    on: On,
     folder: TempDir,
     options: Options,
+}
+
+enum On {
+    Own(Child),
+    Shared(Shared),
+}
+
+/// The ways into a cluster, taken in turn, so that two clients of a test are at different gateways.
+struct Shared {
+    cluster: Cluster,
+    rest: Vec<String>,
+    ws: Vec<String>,
+    turn: AtomicUsize,
+}
+
+impl Shared {
+    fn next<'a>(&self, of: &'a [String]) -> &'a str {
+        &of[self.turn.fetch_add(1, Ordering::Relaxed) % of.len()]
+    }
 }
 
 /// The binary under test: `LINNET_BIN`, or built once in the profile of this test.
@@ -65,12 +96,20 @@ fn binary() -> &'static Path {
 }
 
 impl Server {
-    /// Starts one without sample people, on a free port.
+    /// Starts one without sample people, on a free port; or takes a tenant of the cluster.
     ///
     /// # Errors
     /// When it does not become ready within 30 s.
     pub fn start() -> Result<Self> {
         Self::with(Options::default())
+    }
+
+    /// Starts one that is killed and started again by its test.
+    ///
+    /// # Errors
+    /// When it does not become ready within 30 s.
+    pub fn own() -> Result<Self> {
+        Self::with(Options { own: true, ..Options::default() })
     }
 
     /// Starts one with more arguments.
@@ -79,8 +118,22 @@ impl Server {
     /// When it does not become ready within 30 s.
     pub fn with(options: Options) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (child, ready) = spawn(folder.path(), &options, "127.0.0.1:0")?;
-        Ok(Self { ready, child, folder, options })
+        let cluster = std::env::var_os("LINNET_CLUSTER").filter(|dir| !dir.is_empty() && options.shares());
+        let (on, ready) = match cluster {
+            Some(dir) => join(folder.path(), Path::new(&dir))?,
+            None => {
+                let (child, ready) = spawn(folder.path(), &options, "127.0.0.1:0")?;
+                (On::Own(child), ready)
+            }
+        };
+        Ok(Self { ready, on, folder, options })
+    }
+
+    fn child(&mut self) -> Result<&mut Child> {
+        match &mut self.on {
+            On::Own(child) => Ok(child),
+            On::Shared(_) => bail!("the cluster is others' too: start this one with Server::own"),
+        }
     }
 
     /// SIGKILL, as `kill -9` does.
@@ -88,8 +141,9 @@ impl Server {
     /// # Errors
     /// When the process cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        let child = self.child()?;
+        child.kill()?;
+        child.wait()?;
         Ok(())
     }
 
@@ -99,10 +153,11 @@ impl Server {
     /// When it does not end within 30 s, or not with success.
     pub fn stop(&mut self) -> Result<Duration> {
         let begun = Instant::now();
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        let child = self.child()?;
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
         anyhow::ensure!(sent.success(), "kill -TERM");
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = child.try_wait()? {
                 anyhow::ensure!(status.success(), "ended with {status}");
                 return Ok(begun.elapsed());
             }
@@ -116,27 +171,22 @@ impl Server {
     /// # Errors
     /// When it does not become ready within 30 s.
     pub fn restart(&mut self) -> Result<()> {
+        self.child()?;
         let _ = self.kill();
         let listen = self.ready.rest.split("//").nth(1).context("an address")?.to_owned();
         let (child, ready) = spawn(self.folder.path(), &self.options, &listen)?;
-        self.child = child;
+        self.on = On::Own(child);
         self.ready = ready;
         Ok(())
     }
 
-    /// Process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The data folder.
+    /// The data folder; of a cluster's tenant, a folder that only says where it is.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// What the server logged.
+    /// What a server of one's own logged.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -144,16 +194,22 @@ impl Server {
         Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
     }
 
-    /// `ws://…/ws`.
+    /// `ws://…/ws`; the next gateway of a cluster.
     #[must_use]
     pub fn ws(&self) -> &str {
-        &self.ready.ws
+        match &self.on {
+            On::Own(_) => &self.ready.ws,
+            On::Shared(shared) => shared.next(&shared.ws),
+        }
     }
 
-    /// `http://…`.
+    /// `http://…`; the next REST process of a cluster.
     #[must_use]
     pub fn base(&self) -> &str {
-        &self.ready.rest
+        match &self.on {
+            On::Own(_) => &self.ready.rest,
+            On::Shared(shared) => shared.next(&shared.rest),
+        }
     }
 
     /// The tenant.
@@ -183,13 +239,13 @@ impl Server {
     /// The REST surface, as the administrator.
     #[must_use]
     pub fn rest(&self) -> Rest {
-        Rest::new(&self.ready.rest, self.app(), &self.ready.admin, &self.sig(&self.ready.admin))
+        Rest::new(self.base(), self.app(), &self.ready.admin, &self.sig(&self.ready.admin))
     }
 
     /// The REST surface, as somebody else.
     #[must_use]
     pub fn rest_as(&self, user: &str) -> Rest {
-        Rest::new(&self.ready.rest, self.app(), user, &self.sig(user))
+        Rest::new(self.base(), self.app(), user, &self.sig(user))
     }
 
     /// Runs a command of the binary on this server's data folder.
@@ -204,8 +260,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Already gone is fine.
-        let _ = self.kill();
+        match &mut self.on {
+            // Already gone is fine.
+            On::Own(_) => drop(self.kill()),
+            // Its webhooks would be repeated to nobody.
+            On::Shared(shared) => drop(shared.cluster.forget_blocking(self.ready.sdkappid)),
+        }
     }
 }
 
@@ -213,6 +273,25 @@ fn sign(app: SdkAppId, key: &str, user: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     let claims = Claims { app, identifier: user.to_owned(), time_s: now, expire_s: 86_400, userbuf: None };
     linnet_usersig::sign(&claims, key)
+}
+
+/// A new tenant of the cluster in `dir`, for commands described in `folder` as `linnet dev` would.
+fn join(folder: &Path, dir: &Path) -> Result<(On, Ready)> {
+    let cluster = Cluster::open(dir)?;
+    let status = cluster.status()?;
+    let urls = |name: &str| -> Result<Vec<String>> { Ok(serde_json::from_value(status[name].clone())?) };
+    let (sdkappid, key) = cluster.tenant_blocking("test")?;
+    let shared = Shared { cluster, rest: urls("rest")?, ws: urls("ws")?, turn: AtomicUsize::new(0) };
+    let admin = status["admin"].as_str().context("an administrator")?.to_owned();
+    let (rest, ws) = (shared.rest[0].clone(), shared.ws[0].clone());
+    let data = folder.join("data");
+    std::fs::create_dir(&data)?;
+    let token = status["token"].as_str().context("a token")?;
+    let text = format!(
+        "sdkappid = {sdkappid}\nkey = {key:?}\nadmin = {admin:?}\ntoken = {token:?}\nrest = {rest:?}\nws = {ws:?}\n"
+    );
+    std::fs::write(data.join("dev.toml"), text)?;
+    Ok((On::Shared(shared), Ready { rest, ws, sdkappid, key, admin, ca: None }))
 }
 
 fn spawn(folder: &Path, options: &Options, listen: &str) -> Result<(Child, Ready)> {

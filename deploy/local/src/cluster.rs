@@ -171,6 +171,14 @@ impl Cluster {
         State::load(&self.dir)?.tenant(name)
     }
 
+    /// Deletes a tenant; for callers that may block.
+    ///
+    /// # Errors
+    /// When the cluster refuses.
+    pub fn forget_blocking(&self, sdkappid: u32) -> Result<()> {
+        State::load(&self.dir)?.forget(sdkappid)
+    }
+
     /// SIGKILL of a process; it is not started again.
     ///
     /// # Errors

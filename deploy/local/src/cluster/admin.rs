@@ -71,8 +71,12 @@ impl State {
         rest("group_open_http_svc/create_group", group)?;
         let said = json!({ "GroupId": "probe", "From_Account": "alice", "Random": 1, "MsgBody": text });
         rest("group_open_http_svc/send_group_msg", said)?;
-        self.operators("DELETE", &format!("apps/{app}"), None)?;
-        Ok(())
+        self.forget(app)
+    }
+
+    /// Deletes a tenant.
+    pub(super) fn forget(&self, app: u32) -> Result<()> {
+        self.operators("DELETE", &format!("apps/{app}"), None).map(drop)
     }
 
     /// Registers the sample people of the cluster's own tenant.
