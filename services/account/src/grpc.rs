@@ -13,7 +13,7 @@ use linnet_runtime::status::{self, to_status};
 use linnet_store::accounts::{Account, Accounts, Imported, ProfileValue};
 use linnet_store::apps::Apps;
 use linnet_store::relations::Relations;
-use linnet_types::{AppSettings, Refusal, SdkAppId, UserId, code};
+use linnet_types::{AppSettings, Refusal, SdkAppId, UnixMillis, UserId, code};
 use tonic::{Request, Response, Status};
 
 use crate::{Deps, fault, profile};
@@ -152,13 +152,14 @@ impl Service {
         Ok(())
     }
 
+    /// Closes them, and says when, by the clock of the directory: this node's may be wrong.
     async fn close_sessions(
         &self,
         app: SdkAppId,
         user: &UserId,
         reason: &str,
         origin: Option<&Origin>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<UnixMillis, Refusal> {
         let rpc = self.deps.cluster.for_owner(Role::Session, RouteKey::user(app, user))?;
         let kick = session::KickRequest {
             app: app.0,
@@ -167,9 +168,9 @@ impl Service {
             origin: origin.cloned(),
         };
         let done = SessionsClient::new(rpc).kick(status::with_deadline(kick, CALL)).await;
-        done.map_err(|why| status::refusal_or(&why, code::ACCOUNT_INTERNAL))?;
+        let done = done.map_err(|why| status::refusal_or(&why, code::ACCOUNT_INTERNAL))?.into_inner();
         self.remove_devices(app, user).await;
-        Ok(())
+        Ok(if done.at_ms == 0 { self.deps.clock.now() } else { UnixMillis(done.at_ms) })
     }
 
     /// Nobody is pushed to whose sessions were ended, also where none was open.
@@ -205,18 +206,24 @@ impl Service {
     /// Answers only when the second of the kick has turned: a sig made after the answer is of a later second, so it is
     /// never mistaken for one of before.
     async fn kick_user(&self, request: pb::KickRequest) -> Result<pb::KickReply, Refusal> {
+        const REASON: &str = "REST_API_Kick";
         let app = SdkAppId(request.app);
         let user = UserId::parse(&request.user).map_err(|_| unknown(&request.user))?;
-        let kick_time_s = self.deps.clock.now().secs();
+        if self.accounts.get(app, &user).await.map_err(|error| fault(&error))?.is_none() {
+            return Err(unknown(&request.user));
+        }
+        let at = self.close_sessions(app, &user, REASON, None).await?;
+        let closed = self.deps.clock.mono();
+        let kick_time_s = at.secs();
         let set = |account: &mut Account| account.kick_time_s = account.kick_time_s.max(kick_time_s);
         let changed = self.accounts.update(app, &user, set).await.map_err(|error| fault(&error))?;
         if changed.is_none() {
             return Err(unknown(&request.user));
         }
-        self.close_sessions(app, &user, "REST_API_Kick", None).await?;
-        let turned = (kick_time_s + 1) * 1000;
-        let now = self.deps.clock.now().0;
-        tokio::time::sleep(Duration::from_millis(turned.saturating_sub(now))).await;
+        // Who came in with an old sig before that was written.
+        self.close_sessions(app, &user, REASON, None).await?;
+        let turns = Duration::from_millis(1000 - at.0 % 1000);
+        tokio::time::sleep(turns.saturating_sub(self.deps.clock.mono().saturating_sub(closed))).await;
         Ok(pb::KickReply { kick_time_s })
     }
 

@@ -271,6 +271,11 @@ pub trait Directory: Send + Sync + 'static {
     /// Ends sessions that were not refreshed for [`DEAD_AFTER_MS`], some at a time; called every second.
     async fn expire(&self, view: &View) -> Result<Expired>;
 
+    /// The time records are stamped with; one clock for all nodes, as far as there is one.
+    fn now(&self, view: &View) -> UnixMillis {
+        view.now
+    }
+
     /// Shows a new name whenever records may have been lost: gateways are to say at once whom they have. `None`: never.
     fn losses(&self) -> Option<watch::Receiver<String>> {
         None

@@ -186,7 +186,8 @@ impl Service {
 
     async fn do_kick(&self, request: pb::KickRequest) -> Result<pb::KickReply, Refusal> {
         let (app, user) = who(request.app, &request.user)?;
-        let (closed, change) = self.directory.kick(app, &user, &self.lives.view()).await.map_err(away)?;
+        let view = self.lives.view();
+        let (closed, change) = self.directory.kick(app, &user, &view).await.map_err(away)?;
         self.teller.places(change).await;
         let reason = if request.reason.is_empty() { REST_KICK } else { &request.reason };
         self.close(&closed, reason, "").await;
@@ -195,7 +196,7 @@ impl Service {
         for session in closed {
             self.ended(session, Action::Logout).await;
         }
-        Ok(pb::KickReply { closed: count })
+        Ok(pb::KickReply { closed: count, at_ms: self.directory.now(&view).0 })
     }
 
     async fn do_status(&self, request: pb::StatusRequest) -> Result<pb::StatusReply, Refusal> {

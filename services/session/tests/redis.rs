@@ -166,6 +166,8 @@ async fn a_wrong_clock_ends_nothing() {
     assert_eq!(placed[0].gateways, [NodeId::trusted("g1")]);
     wrong.sign_in(session("bob", Platform::Web, "g2/1", ahead.now()), ONE, &view(&ahead)).await.unwrap();
     assert_eq!(wrong.expire(&view(&ahead)).await.unwrap().sessions, []);
+    let apart = wrong.now(&view(&ahead)).0.abs_diff(right.now(&view(&clock)).0);
+    assert!(apart < 2_000, "both go by the server's clock: {apart} ms apart");
     let placed = right.places(APP, &[UserId::trusted("bob"), alice], &view(&clock)).await.unwrap();
     assert_eq!(placed.iter().map(|placed| placed.gateways.len()).collect::<Vec<_>>(), [1, 1]);
 }

@@ -517,6 +517,13 @@ impl Directory for Redis {
         Ok(expired)
     }
 
+    fn now(&self, view: &View) -> UnixMillis {
+        match self.links.first() {
+            Some(link) if link.was_reached() => self.view(link, view).now,
+            _ => view.now,
+        }
+    }
+
     fn losses(&self) -> Option<watch::Receiver<String>> {
         Some(self.losses.clone())
     }
