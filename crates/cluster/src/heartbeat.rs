@@ -95,6 +95,8 @@ impl Heartbeats {
     /// that this process makes no progress (an actor shard or the store client is stuck), none is sent, and after 8 s
     /// the others go on without this node.
     ///
+    /// After a restart with a clock that was set back this node is taken for its own late predecessor until that is dead.
+    ///
     /// Returns at once; see [`Heartbeats::ready`].
     pub fn start(
         rules: HeartbeatConfig,

@@ -179,7 +179,11 @@ impl Echo {
                 while self.source.next().await?.payload != payload {}
                 Some(())
             };
-            let came_back = tokio::time::timeout(config.flush_timeout.get(), round).await == Ok(Some(()));
+            let came_back = tokio::select! {
+                biased;
+                () = lost.cancelled() => return,
+                round = tokio::time::timeout(config.flush_timeout.get(), round) => round == Ok(Some(())),
+            };
             for flush in waiting.drain(..).filter(|_| came_back) {
                 // Whoever asked may have stopped waiting.
                 let _ = flush.send(());
@@ -263,8 +267,11 @@ fn watched(
                         if text.to_lowercase().contains("slow consumer") {
                             counts.slow.inc();
                         }
-                        counts.server_errors.inc();
-                        tracing::error!(why = text, "the bus refused something");
+                        let nth = counts.server_errors.inc() + 1;
+                        // A subject that is not permitted is refused with every message.
+                        if nth.is_power_of_two() {
+                            tracing::error!(why = text, nth, "the bus refused something");
+                        }
                     }
                     Signal::LameDuckMode => tracing::info!("this server of the bus is about to stop"),
                     Signal::Connected

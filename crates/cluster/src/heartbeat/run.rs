@@ -190,7 +190,7 @@ impl Listener {
         }
         let still = self.inner.view.lock().is_superseded();
         self.inner.superseded.send_if_modified(|superseded| std::mem::replace(superseded, still) != still);
-        if self.looks % LOOKS == 0 {
+        if self.looks.is_multiple_of(LOOKS) {
             self.inner.refresh();
             self.inner.beat(false).await;
         }

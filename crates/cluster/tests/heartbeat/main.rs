@@ -1,6 +1,7 @@
 //! Who lives and who is on the rings, as heartbeats tell it: every rule, in paused time.
 
 mod converge;
+mod servers;
 mod world;
 
 use std::sync::atomic::Ordering;
