@@ -71,11 +71,12 @@ impl Cql {
     /// needs or newer than it may read. The text says what to do.
     pub async fn connect(config: Config, clock: Clock, tasks: &Tasks, metrics: &Metrics) -> Result<Arc<Self>> {
         let session = session::connect(&config).await?;
-        let datacenter = session::datacenter(&session, &config).await?;
-        migrate::may_run(&session, &config).await?;
+        let datacenter = session::datacenter(&session, &config)?;
         let metrics = CqlMetrics::new(metrics);
+        let lanes = Lanes::new(&config, &datacenter, &clock, &metrics);
+        migrate::may_run(&session, &config, &lanes.page.profile).await?;
         let cql = Arc::new(Self {
-            lanes: Lanes::new(&config, &datacenter, &clock, &metrics),
+            lanes,
             statements: Statements::new(&config.keyspace, config.read_timeout.get() * 2),
             stamps: Stamps::new(clock, metrics.clock_off.clone()),
             batch_limit: config.batch_limit.bytes(),
@@ -83,13 +84,13 @@ impl Cql {
             config,
             metrics,
         });
-        cql.stamps.look(&cql.session).await;
+        cql.stamps.look(&cql.session, &cql.lanes.page.profile).await;
         cql.prepare().await?;
         let (watched, draining) = (Arc::downgrade(&cql), tasks.draining());
         tasks.spawn("store-clock", async move {
             while draining.run_until_cancelled(tokio::time::sleep(stamps::LOOK_EVERY)).await.is_some() {
                 let Some(cql) = watched.upgrade() else { return };
-                cql.stamps.look(&cql.session).await;
+                cql.stamps.look(&cql.session, &cql.lanes.page.profile).await;
             }
         });
         Ok(cql)
@@ -100,7 +101,7 @@ impl Cql {
     /// # Errors
     /// [`Error::Open`] with what is wrong.
     pub async fn ready(&self) -> Result<()> {
-        migrate::may_run(&self.session, &self.config).await
+        migrate::may_run(&self.session, &self.config, &self.lanes.page.profile).await
     }
 
     /// Prepares what this build sends now rather than when it is needed: the driver prepares on every server, and one

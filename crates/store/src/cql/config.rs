@@ -23,7 +23,7 @@ linnet_runtime::config! {
         pub tls_key: String = String::new(), "", restart;
         /// Name the servers' certificates carry, where it is not the address they are reached at.
         pub tls_name: String = String::new(), "", restart;
-        /// The data centre to stay in, whose quorum decides; empty = the one of the server that answers first.
+        /// The data centre to stay in, whose quorum decides; empty = the only one there is.
         pub datacenter: String = String::new(), "", restart;
         /// Copies of every row in the data centre: how `linnet migrate run` makes the keyspace. 3 outlives one server.
         pub replication: u32 = 3, "copies", restart;

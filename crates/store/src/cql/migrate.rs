@@ -140,7 +140,7 @@ impl Migration {
     /// [`Error::Open`] when no server answers.
     pub async fn connect(config: &Config, plan: Plan) -> Result<Self> {
         let session = session::connect(config).await?;
-        let datacenter = session::datacenter(&session, config).await?;
+        let datacenter = session::datacenter(&session, config)?;
         Ok(Self {
             ddl: one_server(&session, config)?,
             data: data_profile(&datacenter),
@@ -156,7 +156,7 @@ impl Migration {
     /// # Errors
     /// As [`check`].
     pub async fn check(&self) -> Result<Report> {
-        let found = found(&self.session, &self.config).await?;
+        let found = self.found().await?;
         let locked_by = if found.is_some() { self.lock().holder().await? } else { None };
         Ok(self.report(found, locked_by))
     }
@@ -180,7 +180,7 @@ impl Migration {
     /// # Errors
     /// As [`contract`].
     pub async fn contract(&self, mut progress: impl FnMut(Progress) + Send) -> Result<Report> {
-        let Some(found) = found(&self.session, &self.config).await? else {
+        let Some(found) = self.found().await? else {
             return Err(self.fail("there is no schema; run `linnet migrate run`"));
         };
         let lock = self.lock();
@@ -189,6 +189,10 @@ impl Migration {
         lock.release().await;
         result?;
         self.check().await
+    }
+
+    async fn found(&self) -> Result<Option<Found>> {
+        found(&self.session, &self.config, &self.data).await
     }
 
     fn report(&self, found: Option<Found>, locked_by: Option<String>) -> Report {
@@ -207,7 +211,7 @@ impl Migration {
 
     /// The keyspace and the table of versions: all that is needed for a lock.
     async fn begin(&self) -> Result<()> {
-        if found(&self.session, &self.config).await?.is_none() {
+        if self.found().await?.is_none() {
             self.keyspace().await?;
             self.change(&ddl::versions(&self.config.keyspace)).await?;
         }
@@ -243,7 +247,7 @@ impl Migration {
     }
 
     async fn steps(&self, lock: &Lock<'_>, progress: &mut (impl FnMut(Progress) + Send)) -> Result<()> {
-        let Some(Found { mut version, .. }) = found(&self.session, &self.config).await? else {
+        let Some(Found { mut version, .. }) = self.found().await? else {
             return Err(self.fail("the schema is gone"));
         };
         for step in &self.plan.steps {
@@ -372,8 +376,8 @@ impl Migration {
 }
 
 /// Refuses, with what to do, when this build must not use the schema.
-pub(super) async fn may_run(session: &Session, config: &Config) -> Result<()> {
-    let found = found(session, config).await?;
+pub(super) async fn may_run(session: &Session, config: &Config, profile: &ExecutionProfileHandle) -> Result<()> {
+    let found = found(session, config, profile).await?;
     let build = Plan::current().version();
     let why = match verdict(found, build) {
         Verdict::Current | Verdict::Newer => return Ok(()),
@@ -402,15 +406,14 @@ fn verdict(found: Option<Found>, build: u32) -> Verdict {
 }
 
 /// Reads the version row at the quorum of the data centre.
-async fn found(session: &Session, config: &Config) -> Result<Option<Found>> {
+async fn found(session: &Session, config: &Config, profile: &ExecutionProfileHandle) -> Result<Option<Found>> {
     let fail = |why: String| Error::Open { path: config.place(), why };
     let cql = format!(
         "SELECT version, contracted, oldest_reader FROM {}.schema_version WHERE id = 'schema'",
         config.keyspace
     );
     let mut statement = Statement::new(cql);
-    statement.set_consistency(Consistency::LocalQuorum);
-    statement.set_request_timeout(Some(config.scan_timeout.get()));
+    statement.set_execution_profile_handle(Some(profile.clone()));
     statement.set_is_idempotent(true);
     let answer = match session.query_unpaged(statement, ()).await {
         Ok(answer) => answer,

@@ -1,6 +1,6 @@
 //! Connecting: addresses, credentials, TLS.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,17 +70,20 @@ async fn inside(tunnels: &Tunnels, nodes: &[String]) -> std::result::Result<Vec<
     if here.is_empty() { Err(format!("no TLS connection: {}", wrong.join("; "))) } else { Ok(here) }
 }
 
-/// The data centre to stay in: as configured, else that of the server that answers.
-pub(super) async fn datacenter(session: &Session, config: &Config) -> Result<String> {
-    if !config.datacenter.is_empty() {
-        return Ok(config.datacenter.clone());
-    }
-    let fail = |why: String| Error::Open { path: config.place(), why };
-    let answer = session.query_unpaged("SELECT data_center FROM system.local", ()).await;
-    let rows = answer.map_err(|error| fail(error.to_string()))?.into_rows_result();
-    let rows = rows.map_err(|error| fail(error.to_string()))?;
-    let (name,) = rows.first_row::<(String,)>().map_err(|error| fail(error.to_string()))?;
-    Ok(name)
+/// The data centre to stay in: as configured, else the only one there is.
+pub(super) fn datacenter(session: &Session, config: &Config) -> Result<String> {
+    let state = session.get_cluster_state();
+    let found: BTreeSet<&str> = state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    let named = config.datacenter.as_str();
+    let why = match found.first() {
+        Some(only) if named.is_empty() && found.len() == 1 => return Ok((*only).to_owned()),
+        Some(_) if found.contains(named) => return Ok(named.to_owned()),
+        Some(_) if named.is_empty() => "there are several data centres: name one with cql.datacenter, of",
+        Some(_) => "cql.datacenter names none of the data centres there are:",
+        None => "no server says in which data centre it is",
+    };
+    let found = found.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::Open { path: config.place(), why: format!("{why} {found}").trim_end().to_owned() })
 }
 
 /// Dials servers where `via` says, and inside TLS.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use linnet_runtime::Clock;
 use linnet_runtime::metrics::Gauge;
+use scylla::client::execution_profile::ExecutionProfileHandle;
 use scylla::client::session::Session;
+use scylla::statement::unprepared::Statement;
 use scylla::value::CqlTimestamp;
 
 /// A smaller difference is the way to the server and back.
@@ -38,15 +40,19 @@ impl Stamps {
     }
 
     /// Compares our clock with a server's. A server that does not answer changes nothing.
-    pub(super) async fn look(&self, session: &Session) {
+    pub(super) async fn look(&self, session: &Session, profile: &ExecutionProfileHandle) {
         let (sent, wall) = (self.clock.mono(), self.clock.now());
-        let Ok(answer) = session.query_unpaged("SELECT toTimestamp(now()) FROM system.local", ()).await else { return };
+        let mut statement = Statement::new("SELECT toTimestamp(now()) FROM system.local");
+        statement.set_execution_profile_handle(Some(profile.clone()));
+        let Ok(answer) = session.query_unpaged(statement, ()).await else { return };
         let Some(rows) = answer.into_rows_result().ok() else { return };
         let Ok((CqlTimestamp(theirs),)) = rows.first_row::<(CqlTimestamp,)>() else { return };
         let way = self.clock.mono() - sent;
         if way > Duration::from_millis(WRONG_MS.unsigned_abs() / 2) {
             return;
         }
+        // Theirs was read half-way.
+        let wall = wall.plus_ms(u64::try_from(way.as_millis() / 2).unwrap_or_default());
         self.correct(theirs - i64::try_from(wall.0).unwrap_or_default());
     }
 

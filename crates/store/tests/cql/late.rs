@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linnet_runtime::config::Period;
-use linnet_runtime::{Clock, Rng};
-use linnet_store::cql::Config;
+use linnet_runtime::metrics::Metrics;
+use linnet_runtime::{Clock, Rng, Tasks};
+use linnet_store::cql::{Config, Cql};
 use linnet_store::groups::{Change, Created, GroupGuard, GroupRecord, Groups, Member, NewGroup, UserEdit};
 use linnet_store::logs::{Class, Entry, Error, LogId, Logs, MessageKind, Opening};
 use linnet_store::{Applied, Guard, GuardedBatch, Kind, Life, PlainBatch, Store, Table, Write};
@@ -187,6 +188,32 @@ async fn a_plain_write_nobody_answered_does_not_replace_a_later_one() {
     relay.release();
     settled(&store).await;
     assert_eq!(store.get(P, b"late", b"k").await.unwrap().unwrap(), "second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_ahead_does_not_hide_what_others_write_after_it() {
+    let config = cql_store::config().await;
+    let (metrics, test) = (Metrics::new(), Rng::system().u64());
+    let ahead = Clock::system().skewed(5 * 60_000);
+    let ahead = Cql::connect(config.clone(), ahead, &Tasks::new(&metrics), &metrics).await.unwrap();
+    let off = metrics.value("linnet_store_cql_clock_off_ms").unwrap();
+    assert!((off + 300_000.0).abs() < 5_000.0, "{off}");
+    let (ahead, right) =
+        (cql_store::prefixed(ahead, test), cql_store::prefixed(cql_store::connect(config).await, test));
+    let write = |value| PlainBatch { table: P, writes: vec![("p".into(), put("k", value))], life: Life::Forever };
+    let gone = Write::Delete { clustering: Bytes::from_static(b"k") };
+    ahead.put(write("ahead")).await.unwrap();
+    ahead.put(PlainBatch { writes: vec![("p".into(), gone)], ..write("") }).await.unwrap();
+    // Within the time an answer takes either may be the last; five minutes it is not.
+    let clock = Clock::system();
+    let since = clock.mono();
+    loop {
+        right.put(write("right")).await.unwrap();
+        if right.get(P, b"p", b"k").await.unwrap().is_some_and(|value| value == "right") {
+            break;
+        }
+        assert!(clock.mono() - since < Duration::from_secs(2), "hidden by a write of a node that is ahead");
+    }
 }
 
 fn entry(text: &'static str) -> Entry {
