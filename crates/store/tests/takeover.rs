@@ -13,7 +13,7 @@ use linnet_store::logs::{LOG_HEAD, LogHead, Logs};
 use linnet_store::sim::{Counts, Faults, SimRows};
 use linnet_store::{Life, PlainBatch, Write};
 use linnet_types::UnixMillis;
-use owners::{ID, Owner, Seen, Tally, judge};
+use owners::{BATCHES, ID, Owner, Seen, Tally, judge};
 use prost::Message;
 
 const SEEDS: u64 = 1000;
@@ -33,7 +33,7 @@ async fn run(seed: u64) -> (Tally, Counts) {
     let owners = (0..OWNERS).map(|name| {
         let rng = rng.fork(&format!("owner {name}"));
         let logs = Logs::new(sim.store(), clock.skewed(i64::try_from(name).unwrap() * 700), rng.fork("logs"), "group");
-        Owner { seed, name, logs, rng, seen: seen.clone(), sent: 0 }.run()
+        Owner { seed, name, logs, rng, seen: seen.clone(), sent: 0, batches: BATCHES }.run()
     });
     futures::future::join_all(owners).await;
     sim.set_faults(Faults::none());

@@ -9,7 +9,8 @@ use linnet_runtime::Rng;
 use linnet_store::logs::{Appended, Class, Entry, Error, Log, LogId, Logs, MessageKind, Opening, Settled, fit};
 use linnet_types::{ConvId, Epoch, SdkAppId, Seq, UserId};
 
-const BATCHES: u32 = 10;
+/// Batches an owner sends in most tests.
+pub(crate) const BATCHES: u32 = 10;
 /// The log they fight over.
 pub(crate) const ID: LogId = LogId { app: SdkAppId(1), conv: ConvId(1) };
 
@@ -63,12 +64,14 @@ pub(crate) struct Owner {
     pub(crate) rng: Rng,
     pub(crate) seen: Arc<Mutex<Seen>>,
     pub(crate) sent: u64,
+    /// To send.
+    pub(crate) batches: u32,
 }
 
 impl Owner {
     pub(crate) async fn run(mut self) {
         let mut log = self.claim().await;
-        for _ in 0..BATCHES {
+        for _ in 0..self.batches {
             let count = 1 + self.rng.below(3);
             let mut entries: Vec<Entry> = (0..count).map(|_| self.entry()).collect();
             entries.truncate(fit(&entries, log.last_seq()));

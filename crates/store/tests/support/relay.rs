@@ -13,6 +13,8 @@ pub(crate) struct Relay {
     pub(crate) address: String,
     #[allow(dead_code, reason = "not every test binary holds back")]
     holding: Arc<watch::Sender<bool>>,
+    #[allow(dead_code, reason = "not every test binary breaks connections")]
+    cuts: Arc<watch::Sender<u32>>,
 }
 
 impl Relay {
@@ -21,24 +23,34 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let holding = Arc::new(watch::Sender::new(false));
-        let (held, server) = (holding.clone(), server.to_owned());
+        let cuts = Arc::new(watch::Sender::new(0));
+        let (held, cut, server) = (holding.clone(), cuts.clone(), server.to_owned());
         spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (server, held) = (server.clone(), held.subscribe());
+                let (server, held, mut cut) = (server.clone(), held.subscribe(), cut.subscribe());
                 spawn(async move {
                     if let Ok(server) = TcpStream::connect(&server).await {
-                        carry(client, server, held).await;
+                        tokio::select! {
+                            () = carry(client, server, held) => {}
+                            _ = cut.changed() => {}
+                        }
                     }
                 });
             }
         });
-        Self { address, holding }
+        Self { address, holding, cuts }
     }
 
     /// From now on nothing that clients say arrives, until [`release`](Self::release).
     #[allow(dead_code, reason = "not every test binary holds back")]
     pub(crate) fn hold(&self) {
         self.holding.send_replace(true);
+    }
+
+    /// Breaks every connection there is.
+    #[allow(dead_code, reason = "not every test binary breaks connections")]
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// What was held back arrives now, late, and the rest as it comes.
@@ -58,20 +70,25 @@ async fn carry(client: TcpStream, server: TcpStream, mut held: watch::Receiver<b
     let (mut from_server, mut to_server) = server.into_split();
     // Taken at once, so that it is said even when the client is gone by the time it is let go.
     let (said, mut waiting) = mpsc::channel::<Vec<u8>>(1024);
-    spawn(async move {
+    let listen = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
             if said.send(buffer[..count].to_vec()).await.is_err() {
                 return;
             }
         }
-    });
-    spawn(async move {
+        drop(said);
+    };
+    let answer = async {
         let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
-    });
-    while let Some(bytes) = waiting.recv().await {
-        if held.wait_for(|held| !held).await.is_err() || to_server.write_all(&bytes).await.is_err() {
-            return;
+    };
+    let say = async {
+        while let Some(bytes) = waiting.recv().await {
+            if held.wait_for(|held| !held).await.is_err() || to_server.write_all(&bytes).await.is_err() {
+                return;
+            }
         }
-    }
+        let _ = to_server.shutdown().await;
+    };
+    tokio::join!(listen, answer, say);
 }
