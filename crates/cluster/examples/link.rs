@@ -4,7 +4,6 @@
 #[path = "../tests/echo/mod.rs"]
 mod echo;
 #[path = "../tests/process/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
 mod process;
 
 use std::future::Future;

@@ -46,6 +46,7 @@ impl Cluster {
     /// `remote` at the address `members` know.
     #[must_use]
     pub fn joined(me: NodeId, members: Members, net: LocalNet, remote: RemoteNet, metrics: &Metrics) -> Self {
+        remote.follow(members.clone());
         Self::build(me, members, net, Some(remote), metrics)
     }
 

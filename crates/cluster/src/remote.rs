@@ -40,7 +40,7 @@ use self::tls::Tls;
 use crate::call::{Call, Way};
 use crate::config::ClusterConfig;
 use crate::error::{Error, Result};
-use crate::members::Snapshot;
+use crate::members::{Members, Snapshot};
 use crate::metrics::Calls;
 use crate::net::LocalNet;
 use crate::rpc::Rpc;
@@ -148,6 +148,17 @@ impl RemoteNet {
     /// dropped. True when all was done.
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.inner.shared.tasks.shutdown(deadline).await
+    }
+
+    /// Lets go of nodes as they leave, also when nobody calls.
+    pub(crate) fn follow(&self, members: Members) {
+        let (net, closing) = (self.clone(), self.inner.shared.closing.clone());
+        self.inner.shared.tasks.spawn("rpc.members", async move {
+            let mut changes = members.changes();
+            while let Some(Ok(())) = closing.run_until_cancelled(changes.changed()).await {
+                net.prune(&members.snapshot());
+            }
+        });
     }
 
     /// The path to a service of a node of another process; `None` when its address is not known.

@@ -211,12 +211,13 @@ impl Link {
     /// Keeps a stream up for as long as the node is known.
     async fn run(self) {
         let Inner { net, target, retired, .. } = &*self.inner;
-        let mut pause = PAUSE;
+        let (mut pause, mut told) = (PAUSE, false);
         while !retired.is_cancelled() {
             match self.connect().await {
                 Ok(replies) => {
                     net.metrics.connected(target.service, true);
                     tracing::debug!(node = %target.node, service = %target.service, "connected");
+                    told = false;
                     let begun = Instant::now();
                     let up = net.metrics.up(target.service);
                     up.inc();
@@ -230,8 +231,11 @@ impl Link {
                 }
                 Err(why) => {
                     net.metrics.connected(target.service, false);
-                    tracing::warn!(node = %target.node, service = %target.service, address = target.address,
-                        why = why.to_string(), "cannot be reached");
+                    let first = !std::mem::replace(&mut told, true);
+                    if first && !retired.is_cancelled() {
+                        let (node, service, address) = (&target.node, target.service, &target.address);
+                        tracing::warn!(%node, %service, address, %why, "cannot be reached; trying on");
+                    }
                     self.down(&why.told());
                 }
             }
@@ -243,6 +247,8 @@ impl Link {
             }
         }
         self.down(&unreachable());
+        let last = self.inner.lane.lock().next_stream();
+        wake(last);
     }
 
     /// One attempt. Callers stop waiting for it after a second.
@@ -273,9 +279,11 @@ impl Link {
 
     fn next_stream(&self) -> Outgoing {
         let mut lane = self.inner.lane.lock();
-        lane.stream += 1;
-        lane.taker = None;
-        Outgoing { link: self.clone(), stream: lane.stream, waited: false }
+        let last = lane.next_stream();
+        let outgoing = Outgoing { link: self.clone(), stream: lane.stream, waited: false };
+        drop(lane);
+        wake(last);
+        outgoing
     }
 
     /// Hands replies to their callers until the stream ends; why it did.
@@ -328,10 +336,11 @@ impl Link {
     fn broken(&self, why: &str) {
         let mut lane = self.inner.lane.lock();
         lane.state = State::Connecting(Instant::now() + CONNECT_WAIT);
-        lane.taker = None;
+        let last = lane.next_stream();
         let sent: Vec<_> = lane.calls.extract_if(|_, waiting| waiting.sent).collect();
         lane.queue.retain(|queued| matches!(queued, Queued::Call { .. }));
         drop(lane);
+        wake(last);
         let target = &self.inner.target;
         if !self.inner.retired.is_cancelled() {
             tracing::info!(node = %target.node, service = %target.service, calls = sent.len(), why, "connection lost");
@@ -365,6 +374,12 @@ impl Lane {
             State::Connecting(_) => Err(unreachable()),
             State::Down(why) => Err(why.clone()),
         }
+    }
+
+    /// Ends the stream that takes the queue, and with it its connection; whom to wake.
+    fn next_stream(&mut self) -> Option<Waker> {
+        self.stream += 1;
+        self.taker.take()
     }
 
     /// Queues an item; whom to wake, after the lock is released.

@@ -31,6 +31,8 @@ use crate::service::Service;
 
 /// Connections of other nodes at a time: two for each service a node calls here.
 const CONNECTIONS: usize = 4096;
+/// Calls with a stream of their own on one connection; more wait at their caller.
+const STREAMS: u32 = 4096;
 /// A peer that has not shown its certificate by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A caller that does not answer pings for both together is gone; its handlers are dropped.
@@ -121,6 +123,7 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_frame_size(FRAME)
+        .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .serve_connection(TokioIo::new(io), service);

@@ -311,3 +311,6 @@ fn leaf_params(
     good_for(&mut params, now, valid);
     Ok(params)
 }
+
+#[cfg(test)]
+mod tests;
