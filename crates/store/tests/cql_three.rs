@@ -1,6 +1,9 @@
 //! Three CQL servers, copies on each: one is paused, one is killed, under an owner who appends and another who takes over.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/relay.rs"]
+mod relay;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::cql::{Config, Cql, migrate};
 use linnet_store::logs::{Class, Entry, Error, Log, LogId, Logs, MessageKind, Opening, Settled};
 use linnet_types::{ConvId, Epoch, SdkAppId, Seq, UserId};
+use relay::Relay;
 
 /// Conversations with traffic.
 const LOGS: u64 = 3;
@@ -149,6 +153,13 @@ async fn one_server_of_three_may_be_paused_or_killed() {
         Arc::new(Servers { nodes: 3, durable: true, ..Servers::default() }.start().await.unwrap());
     let config = Config { nodes: servers.addresses().to_vec(), keyspace: "three".to_owned(), ..Config::default() };
     migrate::run(&config, |_| ()).await.unwrap();
+    // By way of somewhere else, as where servers are reached through forwarded ports.
+    let mut relays = Vec::new();
+    for server in servers.addresses() {
+        relays.push((server, Relay::to(server).await));
+    }
+    let via = relays.iter().map(|(server, relay)| format!("{server}={}", relay.address)).collect();
+    let config = Config { via, ..config };
     let (metrics, clock) = (Metrics::new(), Clock::system());
     let store = Cql::connect(config.clone(), clock.clone(), &Tasks::new(&metrics), &metrics).await.unwrap();
     let mut senders: Vec<Sender> = (1..=LOGS).map(|conv| Sender::new(conv, store.clone(), clock.clone())).collect();
