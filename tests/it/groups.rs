@@ -156,11 +156,13 @@ async fn group_unread_and_history_by_rest() -> Result<()> {
 async fn tenants_do_not_see_each_other() -> Result<()> {
     let server = Server::start()?;
     server.rest().import(&["alice"]).await;
+    // Not the same one twice on a cluster that stays up.
+    let other: u32 = rand::random_range(1_700_000_000..1_800_000_000);
     let made = server.cli(&[
         "app",
         "create",
         "--sdkappid",
-        "1700000001",
+        &other.to_string(),
         "--new-key",
         "0123456789abcdef0123456789abcdef",
         "--json",
@@ -169,14 +171,14 @@ async fn tenants_do_not_see_each_other() -> Result<()> {
     // A sig of one app is worth nothing in the other.
     let mut socket = Socket::open(server.ws()).await?;
     let request =
-        json!({ "sdkappid": 1_700_000_001, "user": "alice", "usersig": server.sig("alice"), "platform": "Web" });
+        json!({ "sdkappid": other, "user": "alice", "usersig": server.sig("alice"), "platform": "Web" });
     assert_eq!(socket.refused("sign_in", request).await?, 70014);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_after_a_kill_gets_the_first_answer_also_of_a_recalled_message() -> Result<()> {
-    let mut server = Server::start()?;
+    let mut server = Server::own()?;
     let rest = server.rest();
     rest.import(&["alice", "bob"]).await;
     rest.ok(

@@ -15,7 +15,7 @@ async fn killed_under_load_again_and_again() -> Result<()> {
     let seed: u64 = std::env::var("LINNET_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("seed {seed}");
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
-    let mut server = Server::start()?;
+    let mut server = Server::own()?;
     server.rest().import(&["alice", "bob"]).await;
     server.rest().ok("group_open_http_svc/create_group", json!({ "Type": "Public", "Name": "g", "GroupId": "g", "Owner_Account": "alice", "MemberList": [{ "Member_Account": "bob" }] })).await;
     let hooks = Hooks::start().await;

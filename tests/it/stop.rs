@@ -11,7 +11,7 @@ fn status(server: &Server) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_tells_clients_and_leaves_nothing_open_a_kill_does() -> Result<()> {
-    let mut server = Server::start()?;
+    let mut server = Server::own()?;
     let rest = server.rest();
     rest.import(&["alice", "bob"]).await;
     rest.ok(

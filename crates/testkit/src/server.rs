@@ -42,7 +42,7 @@ pub struct Options {
 impl Options {
     /// Whether a tenant of a cluster will do.
     fn shares(&self) -> bool {
-        !self.own && !self.demo && self.args.is_empty() && self.env.is_empty()
+        !self.own && self.args.is_empty() && self.env.is_empty()
     }
 }
 
@@ -66,6 +66,8 @@ struct Shared {
     rest: Vec<String>,
     ws: Vec<String>,
     turn: AtomicUsize,
+    /// The playground beside it, with sample people.
+    play: Option<Play>,
 }
 
 impl Shared {
@@ -120,7 +122,7 @@ impl Server {
         let folder = tempfile::tempdir()?;
         let cluster = std::env::var_os("LINNET_CLUSTER").filter(|dir| !dir.is_empty() && options.shares());
         let (on, ready) = match cluster {
-            Some(dir) => join(folder.path(), Path::new(&dir))?,
+            Some(dir) => join(folder.path(), Path::new(&dir), options.demo)?,
             None => {
                 let (child, ready) = spawn(folder.path(), &options, "127.0.0.1:0")?;
                 (On::Own(child), ready)
@@ -203,11 +205,12 @@ impl Server {
         }
     }
 
-    /// `http://…`; the next REST process of a cluster.
+    /// `http://…`; the next REST process of a cluster, or its playground when there are sample people.
     #[must_use]
     pub fn base(&self) -> &str {
         match &self.on {
             On::Own(_) => &self.ready.rest,
+            On::Shared(Shared { play: Some(play), .. }) => &play.base,
             On::Shared(shared) => shared.next(&shared.rest),
         }
     }
@@ -276,45 +279,80 @@ fn sign(app: SdkAppId, key: &str, user: &str) -> String {
 }
 
 /// A new tenant of the cluster in `dir`, for commands described in `folder` as `linnet dev` would.
-fn join(folder: &Path, dir: &Path) -> Result<(On, Ready)> {
+fn join(folder: &Path, dir: &Path, demo: bool) -> Result<(On, Ready)> {
     let cluster = Cluster::open(dir)?;
     let status = cluster.status()?;
     let urls = |name: &str| -> Result<Vec<String>> { Ok(serde_json::from_value(status[name].clone())?) };
     let (sdkappid, key) = cluster.tenant_blocking("test")?;
-    let shared = Shared { cluster, rest: urls("rest")?, ws: urls("ws")?, turn: AtomicUsize::new(0) };
+    let (rest, ws) = (urls("rest")?, urls("ws")?);
+    let mut shared = Shared { cluster, rest, ws, turn: AtomicUsize::new(0), play: None };
     let admin = status["admin"].as_str().context("an administrator")?.to_owned();
     let (rest, ws) = (shared.rest[0].clone(), shared.ws[0].clone());
     let data = folder.join("data");
     std::fs::create_dir(&data)?;
     let token = status["token"].as_str().context("a token")?;
     let text = format!(
-        "sdkappid = {sdkappid}\nkey = {key:?}\nadmin = {admin:?}\ntoken = {token:?}\nrest = {rest:?}\nws = {ws:?}\n"
+        "sdkappid = {sdkappid}\nkey = {key:?}\nadmin = {admin:?}\ntoken = {token:?}\nrest = {rest:?}\nws = {ws:?}\ngateways = {:?}\n",
+        shared.ws
     );
     std::fs::write(data.join("dev.toml"), text)?;
+    if demo {
+        shared.play = Some(Play::start(folder, &data)?);
+    }
     Ok((On::Shared(shared), Ready { rest, ws, sdkappid, key, admin, ca: None }))
 }
 
+/// A running `linnet play`.
+struct Play {
+    child: Child,
+    base: String,
+}
+
+impl Play {
+    fn start(folder: &Path, data: &Path) -> Result<Self> {
+        let mut command = Command::new(binary());
+        command.args(["play", "--json", "--data"]).arg(data).stderr(std::fs::File::create(folder.join("log"))?);
+        let (child, line) = first_line(command, &folder.join("ready"), &folder.join("log"))?;
+        let url: serde_json::Value = serde_json::from_str(&line)?;
+        let base = url["url"].as_str().and_then(|url| url.strip_suffix("/play"));
+        Ok(Self { child, base: base.with_context(|| format!("not a ready line: {line}"))?.to_owned() })
+    }
+}
+
+impl Drop for Play {
+    fn drop(&mut self) {
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn spawn(folder: &Path, options: &Options, listen: &str) -> Result<(Child, Ready)> {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
-    let out = folder.join("ready");
-    let _ = std::fs::remove_file(&out);
+    let log = folder.join("log");
     let mut command = Command::new(binary());
     let seed = if options.demo { "demo" } else { "empty" };
     command.args(["dev", "--json", "--seed", seed, "--listen", listen, "--data"]).arg(folder.join("data"));
     command.args(&options.args).envs(options.env.iter().cloned());
-    command.stdin(Stdio::null()).stdout(std::fs::File::create(&out)?).stderr(log);
+    command.stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log)?);
+    let (child, line) = first_line(command, &folder.join("ready"), &log)?;
+    Ok((child, serde_json::from_str(&line).with_context(|| format!("not a ready line: {line}"))?))
+}
+
+/// Starts a process and waits for the first line of its output.
+fn first_line(mut command: Command, out: &Path, log: &Path) -> Result<(Child, String)> {
+    let _ = std::fs::remove_file(out);
+    command.stdin(Stdio::null()).stdout(std::fs::File::create(out)?);
     let mut child = command.spawn().context("starting linnet")?;
     let end = Instant::now() + Duration::from_secs(30);
     loop {
-        let text = std::fs::read_to_string(&out)?;
+        let text = std::fs::read_to_string(out)?;
         if let Some(line) = text.lines().next().filter(|_| text.contains('\n')) {
-            return Ok((child, serde_json::from_str(line).with_context(|| format!("not a ready line: {line}"))?));
+            return Ok((child, line.to_owned()));
         }
         let ended = child.try_wait()?;
         if ended.is_some() || Instant::now() > end {
             let _ = child.kill();
-            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-            bail!("linnet dev did not become ready ({ended:?}):\n{log}");
+            bail!("linnet did not become ready ({ended:?}):\n{}", std::fs::read_to_string(log).unwrap_or_default());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -404,6 +404,7 @@ fn start_all(
         fs::create_dir_all(dir.join(folder))?;
     }
     let mut state = plan::plan(dir, options, programs)?;
+    programs.certify(dir, &state)?;
     let count = |state: &State, role| state.of_role(role).count();
     say(&format!("servers: {} NATS, 1 Redis, {} CQL", count(&state, "nats"), count(&state, "cql")));
     run(&mut state, guards, |member| !member.is_service())?;
@@ -460,6 +461,8 @@ fn dev_file(dir: &Path, state: &State) -> Result<()> {
         ("rest", first("api", "http", "")),
         ("ws", first("gateway", "ws", "/ws")),
     ];
+    let gateways = state.of_role("gateway").map(|gateway| format!("ws://{}/ws", gateway.node.address));
+    file.insert("gateways".to_owned(), gateways.collect::<Vec<_>>().into());
     file.extend(texts.map(|(name, text)| (name.to_owned(), text.into())));
     let mut options = fs::OpenOptions::new();
     let mut to = options.write(true).create(true).truncate(true).mode(0o600).open(dir.join("dev.toml"))?;

@@ -1,11 +1,13 @@
 //! Which programs a cluster runs.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::plan::Programs;
+use super::state::State;
 
 impl Programs {
     /// `linnet` (a file, or a folder it is in; built when none is named) and the tool itself.
@@ -27,14 +29,32 @@ impl Programs {
 
     /// Makes keyspace and tables.
     pub(super) fn migrate(&self, config: &Path) -> Result<()> {
+        self.linnet(&["migrate".as_ref(), "run".as_ref(), "--config".as_ref(), config.as_os_str()])
+    }
+
+    /// Makes an authority of the cluster's own, and a certificate for each service.
+    pub(super) fn certify(&self, dir: &Path, state: &State) -> Result<()> {
+        let dir = dir.join("certs");
+        let dir = dir.as_os_str();
+        let init = ["certs", "init", "--cluster", &state.name, "--dir"].map(OsStr::new);
+        self.linnet(&[&init, [dir].as_slice()].concat())?;
+        for member in state.services() {
+            let issue = ["certs", "issue", &member.node.name, "--role", &member.role, "--dir"].map(OsStr::new);
+            self.linnet(&[&issue, [dir].as_slice()].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Runs a command of `linnet` to its end.
+    fn linnet(&self, args: &[&OsStr]) -> Result<()> {
         let mut command = Command::new(&self.linnet);
-        command.args(["migrate", "run", "--config"]).arg(config).stdin(Stdio::null());
+        command.args(args).stdin(Stdio::null());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"LINNET_")) {
             command.env_remove(name);
         }
         let output = command.output()?;
         if !output.status.success() {
-            bail!("linnet migrate run: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("linnet {}: {}", args.join(OsStr::new(" ")).display(), String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
     }
