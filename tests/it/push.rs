@@ -11,7 +11,8 @@ const WAIT: Duration = Duration::from_secs(15);
 
 fn turn_on(server: &Server, provider: &Hooks, more: &[&str]) -> Result<()> {
     let url = format!("push.url={}", provider.url());
-    let mut args = vec!["app", "set", url.as_str(), "push.key=secret"];
+    // A provider of a test is on this machine.
+    let mut args = vec!["app", "set", url.as_str(), "push.key=secret", "push.allow_private=true"];
     args.extend(more);
     let done = server.cli(&args)?;
     anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -208,7 +209,7 @@ async fn a_live_room_pushes_nothing() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_was_down_and_a_kill_in_the_middle_lose_nothing() -> Result<()> {
-    let mut server = Server::start()?;
+    let mut server = Server::own()?;
     let provider = Hooks::start().await;
     let rest = server.rest();
     let users: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
@@ -263,7 +264,7 @@ async fn a_private_provider_is_refused_where_it_is_not_allowed() -> Result<()> {
     let server = Server::with(Options { env, ..Options::default() })?;
     let provider = Hooks::start().await;
     server.rest().import(&["alice", "bob"]).await;
-    turn_on(&server, &provider, &["push.ttl_s=2"])?;
+    turn_on(&server, &provider, &["push.ttl_s=2", "push.allow_private=false"])?;
     phone(&server, "bob").await;
     send(&server, "alice", "bob", "x", 1, json!({})).await;
     let metrics = format!("{}/metrics", server.base());

@@ -25,17 +25,15 @@ use linnet_store::Store;
 use linnet_store::queues::{self, Item, PARTITIONS, Queues, WorkId};
 use linnet_types::{SdkAppId, UnixMillis};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 /// The whole queue is looked through this often, should a wake-up have been lost.
 const SWEEP: Duration = Duration::from_secs(30);
 /// Keys of a partition looked at in one read.
 const KEYS: usize = 100;
-/// Tasks of keys at once, those that wait for a permit too; above it a partition is looked through later.
-const TASKS: usize = 1_024;
 /// What could not be read or marked is tried again after this long.
 const AGAIN_MS: u64 = 1_000;
-/// A partition is left for this long while there are too many tasks.
+/// A key for which there is no room is looked at again after this long.
 const FULL_MS: u64 = 20;
 
 /// Does the work of a queue.
@@ -96,6 +94,8 @@ pub struct Options {
     pub batch: usize,
     /// Keys worked on at once.
     pub at_once: usize,
+    /// Of these, of one app.
+    pub per_app: usize,
 }
 
 /// The worker of this node's partitions of one queue; clones share it.
@@ -114,7 +114,6 @@ struct Inner {
     bus: Bus,
     clock: Clock,
     tasks: Tasks,
-    permits: Semaphore,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -125,6 +124,8 @@ struct State {
     dirty: BTreeSet<u16>,
     /// Keys with a task, and whether more came meanwhile.
     busy: HashMap<KeyName, bool>,
+    /// Tasks by app.
+    tasks: HashMap<SdkAppId, usize>,
     /// Apps not to look at before this time.
     parked: HashMap<SdkAppId, Duration>,
     /// Partitions to look through later.
@@ -142,7 +143,6 @@ impl Worker {
             bus: deps.bus,
             clock: deps.clock,
             tasks: deps.tasks.child(options.queue),
-            permits: Semaphore::new(options.at_once),
             state: Mutex::new(State { dirty: (0..PARTITIONS).collect(), ..State::default() }),
             wake: Notify::new(),
             options,
@@ -297,9 +297,8 @@ impl Worker {
                 let due = self.inner.handler.due(&head);
                 if due > now {
                     self.inner.state.lock().later.insert((due, partition));
-                } else if !self.begin(head.id.app, &head.id.key) {
-                    self.partition_later(partition, FULL_MS);
-                    return Ok(());
+                } else {
+                    self.begin(head.id.app, &head.id.key);
                 }
             }
             let Some(next) = next else { return Ok(()) };
@@ -307,30 +306,32 @@ impl Worker {
         }
     }
 
-    /// Starts the task of a key, or tells the one there is that more came. False when there are too many tasks.
-    fn begin(&self, app: SdkAppId, key: &str) -> bool {
+    /// Starts the task of a key, or tells the one there is that more came; later when there is no room.
+    fn begin(&self, app: SdkAppId, key: &str) {
         let name = (app, key.to_owned());
+        let Options { at_once, per_app, .. } = self.inner.options;
         {
             let mut state = self.inner.state.lock();
             if let Some(more) = state.busy.get_mut(&name) {
                 *more = true;
-                return true;
+                return;
             }
             if state.parked.contains_key(&app) {
-                return true;
+                return;
             }
-            if state.busy.len() >= TASKS {
-                state.dirty.insert(queues::partition_of(app, key));
-                return false;
+            let full = state.busy.len() >= at_once || state.tasks.get(&app).is_some_and(|tasks| *tasks >= per_app);
+            if full {
+                drop(state);
+                return self.partition_later(queues::partition_of(app, key), FULL_MS);
             }
             state.busy.insert(name.clone(), false);
+            *state.tasks.entry(app).or_default() += 1;
         }
         let worker = self.clone();
         self.inner.tasks.spawn("work.key", async move {
             worker.work(&name).await;
             worker.end(&name);
         });
-        true
     }
 
     /// Works a key off until it is empty or must wait.
@@ -338,7 +339,6 @@ impl Worker {
         let (app, key) = name;
         let ending = self.inner.tasks.draining();
         while !ending.is_cancelled() {
-            let Ok(_permit) = self.inner.permits.acquire().await else { return };
             let items = match self.inner.queues.of_key(*app, key, self.inner.options.batch).await {
                 Ok(items) => items,
                 Err(error) => {
@@ -377,6 +377,12 @@ impl Worker {
 
     fn end(&self, name: &KeyName) {
         let mut state = self.inner.state.lock();
+        if let Some(tasks) = state.tasks.get_mut(&name.0) {
+            *tasks -= 1;
+            if *tasks == 0 {
+                state.tasks.remove(&name.0);
+            }
+        }
         // What came while the key had to wait is found when it is looked at again.
         if state.busy.remove(name).unwrap_or(false) {
             state.dirty.insert(queues::partition_of(name.0, &name.1));

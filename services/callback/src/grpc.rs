@@ -4,18 +4,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use linnet_cluster::Cluster;
 use linnet_proto::callback::{self as pb, callbacks_server::Callbacks as Rpc};
 use linnet_runtime::status::to_status;
 use linnet_store::queues::{DeadId, PARTITIONS};
 use linnet_types::{Refusal, SdkAppId, code};
+use linnet_work::Worker;
 use prost::Message as _;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
 use crate::breaker::Gate;
+use crate::forward;
 use crate::live::Live;
 use crate::samples;
-use crate::worker::{Courier, Worker, fault};
+use crate::worker::{self, Courier, fault};
 
 /// Dead letters on one page.
 const PAGE: u32 = 100;
@@ -26,6 +29,7 @@ const COUNTED: usize = 10_000;
 pub type WatchEvents = Pin<Box<dyn Stream<Item = Result<pb::WatchEvent, Status>> + Send>>;
 
 pub(crate) struct Service {
+    cluster: Cluster,
     courier: Arc<Courier>,
     worker: Worker,
     live: Live,
@@ -36,8 +40,8 @@ fn reply<T>(outcome: Result<T, Refusal>) -> Result<Response<T>, Status> {
 }
 
 impl Service {
-    pub(crate) fn new(courier: Arc<Courier>, worker: Worker, live: Live) -> Self {
-        Self { courier, worker, live }
+    pub(crate) fn new(cluster: Cluster, courier: Arc<Courier>, worker: Worker, live: Live) -> Self {
+        Self { cluster, courier, worker, live }
     }
 
     async fn ask(&self, event: pb::Event) -> Result<pb::BeforeReply, Refusal> {
@@ -89,6 +93,7 @@ impl Service {
         let queues = self.worker.queues();
         // A replay is an operator saying that the server is well again.
         self.courier.breakers.reset(app);
+        self.worker.unpark(app);
         let mut replayed = 0;
         let mut ids: Vec<DeadId> = Vec::new();
         for id in &request.ids {
@@ -164,11 +169,21 @@ impl Rpc for Service {
         reply(self.ask(event).await)
     }
     async fn enqueue(&self, request: Request<pb::EnqueueRequest>) -> Result<Response<pb::EnqueueReply>, Status> {
-        let done = self.worker.enqueue(request.into_inner().events).await;
+        let forwarded = forward::is_forwarded(request.metadata());
+        let mut events = request.into_inner().events;
+        if !forwarded {
+            events = forward::enqueue(&self.cluster, events).await;
+        }
+        let done = self.worker.enqueue(&worker::items(&events)).await;
         reply(done.map(|()| pb::EnqueueReply {}).map_err(|error| fault(&error)))
     }
     async fn post(&self, request: Request<pb::PostRequest>) -> Result<Response<pb::PostReply>, Status> {
-        self.live.post(request.into_inner().events);
+        let forwarded = forward::is_forwarded(request.metadata());
+        let mut events = request.into_inner().events;
+        if !forwarded {
+            events = forward::post(&self.cluster, events).await;
+        }
+        self.live.post(events);
         Ok(Response::new(pb::PostReply {}))
     }
     async fn failed(&self, request: Request<pb::FailedRequest>) -> Result<Response<pb::FailedReply>, Status> {

@@ -7,12 +7,17 @@
 //! edge  --Post--> memory --> post, in order per key                        lost by a kill, counted
 //! ```
 //!
+//! Partitions of the queue belong to nodes by the ring. Any node takes events and hands them to their owner; where it does not
+//! answer they are stored all the same, and the owner is woken over the bus, or finds them when the ring changes or it
+//! looks. Two nodes that both believe they own a partition deliver twice, each in order, with equal `RequestID`s.
+//!
 //! Invariants: a key has one delivery in flight and keeps its order; an app whose server is down is probed every 5 s and
 //! holds up nobody else; every attempt is signed anew and carries the same `RequestID`; targets on private addresses are
 //! refused unless allowed.
 
 mod answer;
 mod breaker;
+mod forward;
 mod grpc;
 mod live;
 mod request;
@@ -80,8 +85,8 @@ pub struct Error(#[from] reqwest::Error);
 pub fn start(config: &Config, deps: Deps) -> Result<Running, Error> {
     let sender = sender::Sender::new(config.allow_private, deps.clock.clone())?;
     let courier = Arc::new(worker::Courier::new(sender, &deps));
-    let worker = worker::Worker::start(Arc::clone(&courier), &deps);
+    let worker = worker::start(Arc::clone(&courier), &deps);
     let live = live::Live::new(Arc::clone(&courier), &deps.tasks);
-    let service = grpc::Service::new(courier, worker, live);
+    let service = grpc::Service::new(deps.cluster, courier, worker, live);
     Ok(Running { routes: Routes::new(CallbacksServer::new(service)) })
 }

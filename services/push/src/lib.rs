@@ -56,9 +56,9 @@ use crate::planner::Planner;
 use crate::sender::Sender;
 use crate::users::Users;
 
-/// Keys worked on at once.
-const PLANS: usize = 32;
-const REQUESTS: usize = 128;
+/// Keys worked on at once, and of one app.
+const PLANS: (usize, usize) = (64, 32);
+const REQUESTS: (usize, usize) = (256, 16);
 /// Queues are measured this often, and each partition to at most so many rows.
 const MEASURE_EVERY: Duration = Duration::from_secs(15);
 const MEASURED: usize = 1_000;
@@ -145,7 +145,8 @@ pub fn start_with(provider: Arc<dyn Provider>, deps: Deps) -> Running {
         rng: deps.rng,
         meters: meters.clone(),
     });
-    let options = |queue, batch, at_once| linnet_work::Options { queue, service: Role::Push, batch, at_once };
+    let options =
+        |queue, batch, (at_once, per_app)| linnet_work::Options { queue, service: Role::Push, batch, at_once, per_app };
     let sending = Worker::start(options(sender::QUEUE, sender::BATCH, REQUESTS), work.clone(), Arc::new(sender));
     let pages = Pages { store: store.clone(), calls: Calls::new(deps.cluster.clone()), meters: meters.clone() };
     let planner = Arc::new(Planner::new(pages, deps.apps, deps.clock.clone(), sending.clone()));

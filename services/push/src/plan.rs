@@ -100,7 +100,7 @@ pub(crate) fn share<'a>(round: &'a Round, user: &str) -> Option<Share<'a>> {
         return None;
     }
     let news = |note: &&Note| note.from != user && !note.mentions.iter().any(|mentioned| mentioned == user);
-    let note = round.notes.iter().rev().find(news).or(round.notes.last())?;
+    let note = round.notes.iter().rev().find(news).or_else(|| round.notes.last())?;
     Some(Share { count, note })
 }
 

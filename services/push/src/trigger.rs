@@ -44,8 +44,8 @@ pub(crate) fn pieces(request: &AdvancedRequest) -> Vec<Item> {
     }
     let mut round = Round { group_id: request.group_id.clone(), ..Round::default() };
     for stored in &request.messages {
-        if let Some(note) = note(stored) {
-            work.group(stored.message.as_ref().unwrap_or(&Message::default()), note, &mut round);
+        if let (Some(message), Some(note)) = (&stored.message, note(stored)) {
+            work.group(message, note, &mut round);
         }
     }
     if round.total > 0 {
