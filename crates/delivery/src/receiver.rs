@@ -26,6 +26,8 @@ use conversation::{Conversation, Mail};
 const DELIVERED: usize = 4096;
 /// What waits for one conversation.
 const MAILBOX: usize = 1024;
+/// Conversations whose epoch is remembered.
+const EPOCHS_MAX: usize = 200_000;
 
 /// What a receiver needs.
 pub struct ReceiverDeps {
@@ -189,6 +191,8 @@ pub(crate) struct Inner {
     conversations: Mutex<HashMap<(SdkAppId, ConvId), Handle>>,
     out: mpsc::Sender<Delivered>,
     count: Mutex<LinkCount>,
+    /// Highest epoch seen by app and conversation: what a deposed owner still says is dropped.
+    epochs: Mutex<HashMap<(u32, u64), u64>>,
 }
 
 struct Handle {
@@ -224,6 +228,7 @@ impl Receiver {
             metrics: GatewayMetrics::new(&deps.metrics),
             locals: deps.locals,
             conversations: Mutex::default(),
+            epochs: Mutex::default(),
             out,
         });
         let frames = inner.bus.subscribe(subject::gw(&inner.gateway)).await?;
@@ -262,6 +267,13 @@ impl Receiver {
         self.inner.conversations.lock().contains_key(&(app, conv))
     }
 
+    /// The highest epoch of an owner of this conversation that was heard of here; 0 = none. An answer of a lower one is from
+    /// an owner that was replaced and does not know it.
+    #[must_use]
+    pub fn epoch(&self, app: SdkAppId, conv: ConvId) -> u64 {
+        self.inner.epochs.lock().get(&(app.0, conv.0)).copied().unwrap_or(0)
+    }
+
     /// What this gateway received and reported missing: its side of the link law.
     #[must_use]
     pub fn count(&self) -> LinkCount {
@@ -290,6 +302,17 @@ impl Inner {
 
     fn mail(&self, app: u32, conv: u64) -> Option<mpsc::Sender<Mail>> {
         self.conversations.lock().get(&(SdkAppId(app), ConvId(conv))).map(|handle| handle.mail.clone())
+    }
+
+    /// Notes the epoch of an owner; false when a higher one is known.
+    fn is_current(&self, app: u32, conv: u64, epoch: u64) -> bool {
+        let mut epochs = self.epochs.lock();
+        if epochs.len() >= EPOCHS_MAX {
+            epochs.clear();
+        }
+        let seen = epochs.entry((app, conv)).or_insert(epoch);
+        *seen = (*seen).max(epoch);
+        *seen == epoch
     }
 
     /// Hands on; false when nobody listens any more.

@@ -28,7 +28,18 @@ const MISSING: Duration = Duration::from_secs(1);
 /// Which gateways live, and since when the others are gone.
 pub(crate) struct Live {
     cluster: Cluster,
-    seen: Mutex<HashMap<NodeId, Option<Duration>>>,
+    seen: Mutex<HashMap<NodeId, Seen>>,
+}
+
+struct Seen {
+    incarnation: u64,
+    gone: Option<Duration>,
+}
+
+/// A life of a gateway that is over: registrations of this incarnation and earlier ones are nobody's.
+pub(crate) struct Ended {
+    pub(crate) gateway: NodeId,
+    pub(crate) incarnation: u64,
 }
 
 impl Live {
@@ -44,24 +55,35 @@ impl Live {
         self.cluster.nodes(Service::Gateway)
     }
 
-    /// Notes who came and went; answers those gone for `span` by now, once each.
-    pub(crate) fn refresh(&self, now: Duration, span: Duration) -> Vec<NodeId> {
-        let living = self.all();
-        let mut seen = self.seen.lock();
-        for gateway in &living {
-            seen.insert(gateway.clone(), None);
-        }
-        for (gateway, gone) in seen.iter_mut() {
-            if gone.is_none() && !living.contains(gateway) {
-                *gone = Some(now);
-            }
-        }
-        let ended: Vec<_> = seen
-            .iter()
-            .filter(|(_, gone)| gone.is_some_and(|since| since + span <= now))
-            .map(|(gateway, _)| gateway.clone())
+    /// Notes who came and went; answers the lives that ended: of gateways gone for `span` by now, once each, and of those that
+    /// have started again.
+    pub(crate) fn refresh(&self, now: Duration, span: Duration) -> Vec<Ended> {
+        let snapshot = self.cluster.snapshot();
+        let living: HashMap<NodeId, u64> = snapshot
+            .nodes()
+            .filter(|node| node.services.contains(&Service::Gateway))
+            .map(|node| (node.id.clone(), node.incarnation))
             .collect();
-        seen.retain(|gateway, _| !ended.contains(gateway));
+        let mut ended = Vec::new();
+        let mut seen = self.seen.lock();
+        for (gateway, incarnation) in &living {
+            let known = seen.entry(gateway.clone()).or_insert(Seen { incarnation: *incarnation, gone: None });
+            if known.incarnation < *incarnation {
+                ended.push(Ended { gateway: gateway.clone(), incarnation: *incarnation - 1 });
+            }
+            *known = Seen { incarnation: *incarnation, gone: None };
+        }
+        seen.retain(|gateway, known| {
+            if living.contains_key(gateway) {
+                return true;
+            }
+            let since = *known.gone.get_or_insert(now);
+            let over = since + span <= now;
+            if over {
+                ended.push(Ended { gateway: gateway.clone(), incarnation: u64::MAX });
+            }
+            !over
+        });
         ended
     }
 }

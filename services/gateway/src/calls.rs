@@ -33,6 +33,29 @@ impl Calls {
         status::with_deadline(message, self.timeout)
     }
 
+    /// Versions of the ring, as they come.
+    pub(crate) fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.cluster.changes()
+    }
+
+    /// The node that owns a group or a pair now.
+    pub(crate) fn owner(&self, service: Service, key: &RouteKey) -> Result<NodeId, Refusal> {
+        self.cluster.owner_node(service, key)
+    }
+
+    pub(crate) fn group_at(&self, node: &NodeId) -> Result<GroupsClient<Rpc>, Refusal> {
+        Ok(GroupsClient::new(self.cluster.for_node(Service::Group, node)?))
+    }
+
+    pub(crate) fn messages_at(&self, node: &NodeId) -> Result<MessagesClient<Rpc>, Refusal> {
+        Ok(MessagesClient::new(self.cluster.for_node(Service::MessageStore, node)?))
+    }
+
+    /// A request that is answered within the deadline of every call, and within `left`.
+    pub(crate) fn ask_within<T>(&self, message: T, left: Duration) -> Request<T> {
+        status::with_deadline(message, self.timeout.min(left))
+    }
+
     pub(crate) fn group(&self, app: SdkAppId, group: &GroupId) -> Result<GroupsClient<Rpc>, Refusal> {
         let rpc = self.cluster.for_owner(Service::Group, RouteKey::group(app, group))?;
         Ok(GroupsClient::new(rpc).max_decoding_message_size(REPLY_BYTES))

@@ -33,6 +33,9 @@ linnet_runtime::config! {
         pub sends_per_connection: u32 = 256, "sends", restart;
         /// Time a call to another service may take.
         pub call_timeout: Period = Period::secs(8), "", restart;
+        /// How long a message waits for an owner that takes it, sent again with the same token while its conversation moves.
+        /// A dead owner is noticed after 8 s.
+        pub send_patience: Period = Period::secs(12), "", restart;
         /// Read positions of groups are stored this long after they were told, the last one only.
         pub read_delay: Period = Period::secs(3), "", restart;
         /// How long a connection that was lost can be taken up again.

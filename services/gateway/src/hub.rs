@@ -57,6 +57,8 @@ pub(crate) struct Hub {
     pub(crate) reads: Reads,
     pub(crate) events: Events,
     pub(crate) receiver: OnceLock<linnet_delivery::Receiver>,
+    /// Messages of clients that wait to be sent to their owners again.
+    pub(crate) waiting_sends: Arc<AtomicU64>,
     seats: RwLock<Seats>,
     next_number: AtomicU64,
     open: AtomicU64,
@@ -101,6 +103,7 @@ impl Hub {
             reads: Reads::default(),
             events: Events::default(),
             receiver: OnceLock::new(),
+            waiting_sends: Arc::default(),
             seats: RwLock::default(),
             next_number: AtomicU64::new(1),
             open: AtomicU64::new(0),

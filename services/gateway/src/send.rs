@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linnet_admission::content_hash;
+use linnet_cluster::{RouteKey, Service};
 use linnet_proto::client::{self, frame};
 use linnet_proto::{group, messages, msg};
-use linnet_types::{ConversationKey, MsgBody, Priority, Refusal, code};
+use linnet_types::{ConversationKey, GroupId, MsgBody, NodeId, Priority, Refusal, code};
 
 use crate::calls::answer;
 use crate::events::Told;
 use crate::hub::Hub;
 use crate::lane::Job;
 use crate::rooms::Verdict;
-use crate::session::Session;
+use crate::session::{ConnRef, Session};
 use crate::view;
+use crate::wire::Wire;
 
 /// Receivers of a targeted message, and mentions (`spec/rest-messages.md` §1).
 const TARGETS: usize = 50;
@@ -24,60 +26,76 @@ const MENTIONS: usize = 30;
 const EXTRA_BYTES: usize = 8 << 10;
 /// Time deliveries have to be counted before a watcher is told of a message.
 const TRACE_AFTER: Duration = Duration::from_millis(250);
+/// Time of one try in a live room, and the pauses between tries.
+const LIVE_TRY: Duration = Duration::from_secs(3);
+const LIVE_PAUSE: Duration = Duration::from_millis(50);
+const LIVE_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// What a shed message is told (`spec/rest-groups.md` §4.2).
 const DROP_REASON: &str = "MsgFreqCtrl";
 
-/// Carries one message to its owner and the answer back.
-pub(crate) async fn carry(hub: &Arc<Hub>, session: &Arc<Session>, job: Job) {
+/// Where the answer to a message goes, and what is told of it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    at: ConnRef,
+    wire: Wire,
+    id: u64,
+    /// The conversation as the client names it.
+    pub(crate) conv: String,
+    random: u32,
+    began: Duration,
+}
+
+/// A message on its way, the same at every try.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) reply: Reply,
+    key: RouteKey,
+    ask: Ask,
+}
+
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of either kind a message")]
+enum Ask {
+    Pair(messages::SendC2cRequest),
+    Group(group::SendRequest),
+}
+
+/// What becomes of a message at the edge.
+pub(crate) enum Prepared {
+    Refused(Reply, Refusal),
+    /// In the order of its line.
+    InLine(Held),
+    /// In a live room, whose shaping decides.
+    Live(Held),
+}
+
+/// Checks a message as far as the edge can.
+pub(crate) async fn prepare(hub: &Arc<Hub>, session: &Session, job: Job) -> Prepared {
     let began = hub.clock.mono();
     let Job { at, wire, id, mut send } = job;
     if send.random == 0 {
         send.random = hub.rng.u32().max(1);
     }
-    let (conv, random) = (send.conv.clone(), send.random);
-    hub.events.begin(session.app.0, session.user.as_str(), random, began);
-    let outcome = deliver(hub, session, send).await;
-    let answered = hub.clock.mono();
-    hub.meters.send_seconds.observe((answered - began).as_secs_f64());
-    let told = match &outcome {
-        Ok(sent) => outcome_label(&sent.outcome),
-        Err(_) => "refused",
-    };
-    hub.meters.sends.get_or_create(&[("outcome", told)]).inc();
-    if hub.events.watched() {
-        let to = conv.split_once(':').map_or(conv.as_str(), |(_, name)| name).to_owned();
-        let (seq, outcome) = match &outcome {
-            Ok(sent) => (sent.seq, sent.outcome.clone()),
-            Err(why) => (0, format!("refused {}", why.code)),
-        };
-        let told =
-            Told { app: session.app.0, from: session.user.as_str().to_owned(), random, to, seq, outcome, answered };
-        let watched = Arc::clone(hub);
-        hub.tasks.spawn("gateway.trace", async move {
-            tokio::time::sleep(TRACE_AFTER).await;
-            watched.events.finish(told);
-        });
-    }
-    hub.reply(at, wire, id, outcome.map(frame::Body::Sent), true).await;
-}
-
-fn outcome_label(outcome: &str) -> &'static str {
-    match outcome {
-        "published" => "published",
-        "shaped" => "shaped",
-        _ => "stored",
+    hub.events.begin(session.app.0, session.user.as_str(), send.random, began);
+    let reply = Reply { at, wire, id, conv: send.conv.clone(), random: send.random, began };
+    match asked(hub, session, send).await {
+        Err(refusal) => Prepared::Refused(reply, refusal),
+        Ok((key, ask)) => {
+            let live = matches!(&ask, Ask::Group(ask) if ask.viewer);
+            let held = Held { reply, key, ask };
+            if live { Prepared::Live(held) } else { Prepared::InLine(held) }
+        }
     }
 }
 
-async fn deliver(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Result<client::Sent, Refusal> {
-    let app = hub.app(session.app).await?;
+async fn asked(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Result<(RouteKey, Ask), Refusal> {
+    let settings = hub.app(session.app).await?;
     let key: ConversationKey = send.conv.parse()?;
-    let conv = send.conv.clone();
     let pair = matches!(key, ConversationKey::C2c(_));
-    let message = message(hub, session, send, pair, app.settings.message_bytes)?;
+    let message = message(hub, session, send, pair, settings.settings.message_bytes)?;
     let origin = Some(session.origin(hub.request_id()));
-    let (random, app) = (message.random, session.app);
-    let reply = match key {
+    let app = session.app;
+    Ok(match key {
         ConversationKey::C2c(peer) => {
             let ask = messages::SendC2cRequest {
                 app: app.0,
@@ -88,21 +106,114 @@ async fn deliver(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Resul
                 trusted: false,
                 no_webhooks: false,
             };
-            let mut owner = hub.calls.pair(app, &session.user, &peer)?;
-            answer(owner.send_c2c(hub.calls.ask(ask)).await, code::C2C_INTERNAL)?
+            (RouteKey::pair(app, &session.user, &peer), Ask::Pair(ask))
         }
         ConversationKey::Group(group) => {
-            let Verdict::Forward { stands_for } = hub.rooms.gate(hub, session, &group, &message).await? else {
-                return Ok(shaped(hub, conv, random));
-            };
-            let viewer = hub.rooms.knows(session.app, &group);
+            let viewer = hub.rooms.knows(app, &group);
             let group_id = group.as_str().to_owned();
-            let ask = group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer, stands_for };
-            let mut owner = hub.calls.group(app, &group)?;
-            answer(owner.send(hub.calls.ask(ask)).await, code::GROUP_INTERNAL)?
+            let ask = group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer, stands_for: 1 };
+            (RouteKey::group(app, &group), Ask::Group(ask))
         }
+    })
+}
+
+/// Whether a refusal only says that nobody took the message: another try may be stored, and is not sent twice.
+pub(crate) fn is_worth_a_retry(refusal: &Refusal) -> bool {
+    refusal.code == code::BUSY && refusal.retry_after_ms.is_some()
+}
+
+impl Held {
+    /// The node that owns its conversation now.
+    pub(crate) fn owner(&self, hub: &Hub) -> Result<NodeId, Refusal> {
+        let service = match &self.ask {
+            Ask::Pair(_) => Service::MessageStore,
+            Ask::Group(_) => Service::Group,
+        };
+        hub.calls.owner(service, &self.key)
+    }
+
+    /// One try.
+    pub(crate) async fn call(&self, hub: &Hub, owner: &NodeId, left: Duration) -> Result<client::Sent, Refusal> {
+        self.call_with(self.ask.clone(), hub, owner, left).await
+    }
+
+    async fn call_with(&self, ask: Ask, hub: &Hub, owner: &NodeId, left: Duration) -> Result<client::Sent, Refusal> {
+        let conv = self.reply.conv.clone();
+        match ask {
+            Ask::Pair(ask) => {
+                let mut owner = hub.calls.messages_at(owner)?;
+                let reply = owner.send_c2c(hub.calls.ask_within(ask, left)).await;
+                Ok(sent(conv, answer(reply, code::C2C_INTERNAL)?, true))
+            }
+            Ask::Group(ask) => {
+                let mut owner = hub.calls.group_at(owner)?;
+                let reply = owner.send(hub.calls.ask_within(ask, left)).await;
+                Ok(sent(conv, answer(reply, code::GROUP_INTERNAL)?, false))
+            }
+        }
+    }
+}
+
+/// Sends a message of a live room as its rate allows, again while the room moves.
+pub(crate) async fn live(hub: &Arc<Hub>, session: &Session, held: &Held) -> Result<client::Sent, Refusal> {
+    let Ask::Group(ask) = &held.ask else { return Err(Refusal::new(code::FRAME_BAD, "a live room is a group")) };
+    let group = GroupId::trusted(ask.group_id.as_str());
+    let message = ask.message.clone().unwrap_or_default();
+    let Verdict::Forward { stands_for } = hub.rooms.gate(hub, session, &group, &message).await? else {
+        return Ok(shaped(hub, held.reply.conv.clone(), held.reply.random));
     };
-    Ok(sent(conv, reply, pair))
+    let ask = Ask::Group(group::SendRequest { stands_for, ..ask.clone() });
+    let deadline = hub.clock.mono() + hub.config.send_patience.get();
+    let mut pause = LIVE_PAUSE;
+    loop {
+        let left = deadline.saturating_sub(hub.clock.mono());
+        let tried = match held.owner(hub) {
+            Ok(owner) => held.call_with(ask.clone(), hub, &owner, left.min(LIVE_TRY)).await,
+            Err(refusal) => Err(refusal),
+        };
+        match tried {
+            Err(refusal) if is_worth_a_retry(&refusal) && hub.clock.mono() + pause < deadline => {
+                hub.meters.sends_again.inc();
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LIVE_PAUSE_MAX);
+            }
+            tried => return tried,
+        }
+    }
+}
+
+/// Gives the answer to the client and tells those who watch.
+pub(crate) async fn finish(hub: &Arc<Hub>, session: &Session, to: &Reply, outcome: Result<client::Sent, Refusal>) {
+    let answered = hub.clock.mono();
+    hub.meters.send_seconds.observe((answered - to.began).as_secs_f64());
+    let told = match &outcome {
+        Ok(sent) => outcome_label(&sent.outcome),
+        Err(_) => "refused",
+    };
+    hub.meters.sends.get_or_create(&[("outcome", told)]).inc();
+    if hub.events.watched() {
+        let name = to.conv.split_once(':').map_or(to.conv.as_str(), |(_, name)| name).to_owned();
+        let (seq, outcome) = match &outcome {
+            Ok(sent) => (sent.seq, sent.outcome.clone()),
+            Err(why) => (0, format!("refused {}", why.code)),
+        };
+        let (app, from) = (session.app.0, session.user.as_str().to_owned());
+        let told = Told { app, from, random: to.random, to: name, seq, outcome, answered };
+        let watched = Arc::clone(hub);
+        hub.tasks.spawn("gateway.trace", async move {
+            tokio::time::sleep(TRACE_AFTER).await;
+            watched.events.finish(told);
+        });
+    }
+    hub.reply(to.at, to.wire, to.id, outcome.map(frame::Body::Sent), true).await;
+}
+
+fn outcome_label(outcome: &str) -> &'static str {
+    match outcome {
+        "published" => "published",
+        "shaped" => "shaped",
+        _ => "stored",
+    }
 }
 
 fn message(hub: &Hub, session: &Session, send: client::Send, pair: bool, limit: u32) -> Result<msg::Message, Refusal> {

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linnet_admission::apps::App;
+use linnet_cluster::{RouteKey, Service};
 use linnet_delivery::{Audience, ConvName, PublishOptions, Stream};
 use linnet_proto::delivery::{Control, Notice, Record, control, record};
 use linnet_proto::group::KeyValue;
@@ -80,8 +81,13 @@ pub(crate) struct Group {
     full_told: bool,
     /// Rises with each change of membership or rights.
     version: u64,
-    /// When the claim was last known to stand.
+    /// When the claim was last known to stand, and version of the ring then.
     confirmed: Duration,
+    ring: u64,
+    /// It is not known whether the claim stands: nobody is answered.
+    doubted: bool,
+    /// Told to let go.
+    yielding: bool,
     /// Members who sent since they were last written.
     spoke: HashSet<UserId>,
     /// Messages in flight in the loop, in order.
@@ -127,6 +133,9 @@ pub(crate) async fn start(shared: &Shared, mut held: GroupGuard) -> Result<Handl
         full_told: false,
         version: 0,
         confirmed: shared.clock.mono(),
+        ring: shared.ring(),
+        doubted: false,
+        yielding: false,
         spoke: HashSet::new(),
         waiting: VecDeque::new(),
         lost: false,
@@ -228,19 +237,25 @@ impl Group {
         Ok(member.then(|| self.record().role(user)))
     }
 
-    /// Looks at the claim when nothing confirmed it for a while: another node may own the group by now.
-    async fn confirm(&mut self) {
-        let now = self.shared.clock.mono();
-        if now < self.confirmed + DOUBT {
-            return;
+    /// Looks at the claim when nothing confirmed it for a while, or the ring changed and names another node: another may own
+    /// the group by now. False when that cannot be known.
+    async fn confirm(&mut self) -> bool {
+        let (now, ring) = (self.shared.clock.mono(), self.shared.ring());
+        let key = RouteKey::group(self.held.app(), &self.record().group);
+        let moved = ring != self.ring && !self.shared.cluster.owns(Service::Group, key);
+        if !moved && now < self.confirmed + DOUBT {
+            return true;
         }
         let groups = self.shared.groups.clone();
         match groups.still_holds(&self.held).await {
-            Ok(true) => self.confirmed = now,
+            Ok(true) => (self.confirmed, self.ring) = (now, ring),
             Ok(false) => self.lost = true,
-            // Not known: answers go on, changes find out.
-            Err(error) => tracing::debug!(%error, "a claim could not be looked at"),
+            Err(error) => {
+                tracing::debug!(%error, "a claim could not be looked at");
+                return false;
+            }
         }
+        true
     }
 
     /// What the caller of a command is here.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use linnet_cluster::{RouteKey, Service};
@@ -44,6 +46,8 @@ pub(crate) type Sent = (Result<SendReply>, bool);
 pub(crate) enum Command {
     Send(Box<Sending>),
     Job(Job),
+    /// The group belongs to another node: what was taken is finished, and the group let go.
+    Yield,
 }
 
 /// An actor's address.
@@ -87,6 +91,8 @@ pub(crate) struct Hub {
     groups: Mutex<HashMap<Key, Arc<Slot>>>,
     /// Groups others took from us: how often, and until when we leave them alone (ms).
     lost: Mutex<HashMap<Key, (u32, u64)>>,
+    /// No group is activated any more.
+    draining: AtomicBool,
 }
 
 impl Hub {
@@ -138,6 +144,32 @@ impl Hub {
         *until = now_ms + (100 << (*times).min(6)).min(PAUSE_MAX_MS);
     }
 
+    /// No group is activated any more.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether a group that is in memory should go to another node.
+    pub(crate) fn is_to_yield(&self, shared: &Shared, app: SdkAppId, group: &GroupId) -> bool {
+        self.draining.load(Ordering::Acquire) || !shared.cluster.owns(Service::Group, RouteKey::group(app, group))
+    }
+
+    /// Lets go of the groups that belong to other nodes, at a bounded rate. Answers how many there were.
+    pub(crate) async fn yield_lost(&self, shared: &Shared) -> usize {
+        let lost: Vec<Handle> = {
+            let groups = self.groups.lock();
+            let lost = groups.iter().filter(|((app, group), _)| self.is_to_yield(shared, *app, group));
+            lost.filter_map(|(_, slot)| slot.handle.get().cloned()).collect()
+        };
+        let pause = Duration::from_secs(1) / shared.config.takeover_per_s.max(1);
+        for handle in &lost {
+            // A full mailbox is that of a busy group: it is deposed by the next owner.
+            let _ = handle.mailbox.try_send(Command::Yield);
+            tokio::time::sleep(pause).await;
+        }
+        lost.len()
+    }
+
     fn paused(&self, key: &Key, now_ms: u64) -> bool {
         self.lost.lock().get(key).is_some_and(|(_, until)| *until > now_ms)
     }
@@ -158,7 +190,7 @@ async fn activate(shared: &Shared, app: SdkAppId, id: &GroupId) -> Result<Handle
     if shared.hub.paused(&(app, id.clone()), shared.clock.now().0) {
         return Err(busy("another node took the group a moment ago"));
     }
-    if shared.tasks.draining().is_cancelled() {
+    if shared.hub.draining.load(Ordering::Acquire) || shared.tasks.draining().is_cancelled() {
         return Err(busy("the node is stopping"));
     }
     let store = |error| from_store(&error).0;

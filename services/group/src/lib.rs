@@ -63,6 +63,9 @@ use crate::grpc::Grpc;
 use crate::law::Law;
 use crate::shared::{Parts, Shared};
 
+/// While it drains, what is still in memory is told again this often.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
 /// What the service runs on.
 pub struct Deps {
     /// This node.
@@ -93,10 +96,23 @@ pub struct Deps {
 pub struct Running {
     /// Its gRPC services: `Groups` and `Delivery`.
     pub routes: Routes,
+    shared: Arc<Shared>,
     tasks: Tasks,
 }
 
 impl Running {
+    /// Lets go of every group at a bounded rate, for at most `deadline`: for a node that has left the ring and goes. Calls
+    /// that still come are told that it moved. True when all were.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.shared.hub.drain();
+        let gone = async {
+            while self.shared.hub.yield_lost(&self.shared).await > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        tokio::time::timeout(deadline, gone).await.is_ok()
+    }
+
     /// Finishes what was accepted and lets go of every group, for at most `deadline`. True when all were.
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.tasks.shutdown(deadline).await
@@ -136,8 +152,8 @@ pub fn start(config: Config, deps: Deps) -> Running {
         law: Law::new(&deps.metrics),
     });
     let takeover = Arc::clone(&shared);
-    tasks.spawn("group.takeover", async move { takeover.take_over().await });
-    let grpc = Grpc { shared };
+    tasks.spawn("group.takeover", async move { takeover.follow_ring().await });
+    let grpc = Grpc { shared: Arc::clone(&shared) };
     let delivery = publisher.service(Arc::new(grpc.clone()));
-    Running { routes: Routes::new(GroupsServer::new(grpc)).add_service(delivery), tasks }
+    Running { routes: Routes::new(GroupsServer::new(grpc)).add_service(delivery), shared, tasks }
 }

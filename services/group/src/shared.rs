@@ -83,6 +83,11 @@ impl Shared {
         self.me.upgrade().expect("used through an Arc")
     }
 
+    /// Version of the ring as this node sees it.
+    pub(crate) fn ring(&self) -> u64 {
+        *self.cluster.changes().borrow()
+    }
+
     /// The app's settings.
     pub(crate) async fn app(&self, app: SdkAppId) -> Result<Arc<App>> {
         self.apps.get(app).await

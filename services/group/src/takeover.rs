@@ -1,4 +1,5 @@
-//! Groups that an earlier owner left open: their derived rows are finished and their events told.
+//! What a change of the ring moves: a node lets go of the groups that are others' now, and takes over those that an
+//! earlier owner left open: their derived rows are finished, their tips stored and their events told.
 
 use std::time::Duration;
 
@@ -12,10 +13,43 @@ use crate::shared::Shared;
 
 const PAGE: usize = 100;
 const RETRY: Duration = Duration::from_millis(500);
+/// After a change of the ring: owners that are only slow are given this long.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Groups that could not be taken over are tried again after this.
+const AGAIN: Duration = Duration::from_secs(2);
 
 impl Shared {
-    /// Looks through every slot once; run at the start, after a crash it finds what was under way.
-    pub(crate) async fn take_over(&self) {
+    /// Takes over at the start, and after every change of the ring, until the node drains.
+    pub(crate) async fn follow_ring(&self) {
+        let draining = self.tasks.draining();
+        let mut changes = self.cluster.changes();
+        loop {
+            changes.mark_unchanged();
+            while !self.take_over().await {
+                tokio::select! {
+                    () = draining.cancelled() => return,
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
+            }
+            tokio::select! {
+                () = draining.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            let lost = self.hub.yield_lost(self).await;
+            if lost > 0 {
+                tracing::info!(groups = lost, "let go of what belongs to other nodes");
+            }
+            tokio::select! {
+                () = draining.cancelled() => return,
+                () = tokio::time::sleep(SETTLED) => {}
+            }
+        }
+    }
+
+    /// Looks through every slot once, the groups opened last first; after a crash it finds what was under way. True when
+    /// nothing is left for later.
+    async fn take_over(&self) -> bool {
+        let mut all = Vec::new();
         let pause = Duration::from_secs(1) / self.config.takeover_per_s.max(1);
         let draining = self.tasks.draining();
         for slot in 0..OPEN_SLOTS {
@@ -25,22 +59,29 @@ impl Shared {
                     Err(error) => {
                         tracing::warn!(%error, "open groups cannot be read");
                         tokio::select! {
-                            () = draining.cancelled() => return,
+                            () = draining.cancelled() => return true,
                             () = tokio::time::sleep(RETRY) => {}
                         }
                     }
                 }
             };
-            for group in open {
-                if draining.is_cancelled() {
-                    return;
-                }
-                if let Err(refusal) = self.finish(&group).await {
-                    tracing::debug!(%refusal, "an open group is left for later");
-                }
-                tokio::time::sleep(pause).await;
-            }
+            all.extend(open);
         }
+        // Conversations are numbered as they come.
+        all.sort_by_key(|group| std::cmp::Reverse(group.conv));
+        let mut whole = true;
+        for group in all {
+            if draining.is_cancelled() {
+                return true;
+            }
+            if let Err(refusal) = self.finish(&group).await {
+                tracing::debug!(%refusal, "an open group is left for later");
+                // What is refused for good is not there to be taken.
+                whole &= refusal.retry_after_ms.is_none();
+            }
+            tokio::time::sleep(pause).await;
+        }
+        whole
     }
 
     async fn finish(&self, open: &OpenGroup) -> Result<()> {

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Revoke(Revoke),
     /// Nothing: being open is all that is wanted. Receivers are told how far the conversation is.
     Wake,
+    /// The conversation belongs to another node: what was taken is finished, and the log closed.
+    Yield,
 }
 
 /// Messages to store together.
@@ -78,6 +80,8 @@ enum End {
     Idle,
     Deposed,
     Draining,
+    /// Another node is to have it.
+    Yielding,
 }
 
 struct Actor {
@@ -89,6 +93,8 @@ struct Actor {
     queue: VecDeque<Command>,
     /// Version of the ring when the round began.
     ring: u64,
+    /// Told to let go.
+    yielding: bool,
 }
 
 /// Runs the actor until it ends by itself.
@@ -97,12 +103,8 @@ pub(crate) async fn run(
     opening: Opening,
     shared: Arc<Shared>,
     mut commands: mpsc::Receiver<Command>,
-    pause: Duration,
 ) {
     let _ended = Ended(Arc::clone(&shared));
-    if pause > Duration::ZERO {
-        tokio::time::sleep(pause).await;
-    }
     let ctx = Arc::clone(owners.ctx());
     let mut actor = match Actor::open(&ctx, &opening, &shared).await {
         Ok(actor) => actor,
@@ -118,6 +120,16 @@ pub(crate) async fn run(
     ctx.tasks.spawn("effects", effects::run(Arc::clone(&ctx), Arc::clone(&shared)));
     loop {
         match actor.serve(&mut commands).await {
+            // The ring may have come back.
+            End::Yielding if !owners.is_to_yield(&shared) => actor.yielding = false,
+            End::Yielding => {
+                if owners.retire(&shared, &mut commands) {
+                    actor.finish_effects().await;
+                    actor.close().await;
+                    shared.closed();
+                    return;
+                }
+            }
             End::Idle => {
                 if owners.retire(&shared, &mut commands) {
                     actor.close().await;
@@ -164,7 +176,7 @@ impl Command {
             Self::Append(append) => drop(append.reply.send(Err(error.clone()))),
             Self::Fence { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Revoke(revoke) => drop(revoke.reply.send(Err(error.clone()))),
-            Self::Publish(_) | Self::Wake => {}
+            Self::Publish(_) | Self::Wake | Self::Yield => {}
         }
     }
 }
@@ -197,6 +209,7 @@ impl Actor {
             audience,
             queue: VecDeque::new(),
             ring,
+            yielding: false,
         })
     }
 
@@ -227,6 +240,9 @@ impl Actor {
                 {
                     self.queue.push_back(command);
                 }
+            }
+            if self.yielding {
+                return End::Yielding;
             }
             self.log.set_cursor(Seq(self.shared.cursor()));
             if self.log.head_due() && self.save_head().await.is_err() {
@@ -275,6 +291,7 @@ impl Actor {
                 drop(reply.send(done));
             }
             Command::Revoke(revoke) => self.revoke(revoke).await,
+            Command::Yield => self.yielding = true,
             Command::Wake => {
                 if let Some(stream) = &self.stream {
                     stream.announce(self.log.last_seq(), &self.audience);

@@ -37,6 +37,7 @@ pub(crate) const CALL: Duration = Duration::from_secs(2);
 pub(crate) async fn run(ctx: Arc<Ctx>, shared: Arc<Shared>) {
     let mut shown = shared.watch();
     let (mut wait, mut faults) = (RETRY, 0);
+    let mut done = Done::default();
     loop {
         let now = shown.borrow_and_update().clone();
         let head = match now {
@@ -51,11 +52,8 @@ pub(crate) async fn run(ctx: Arc<Ctx>, shared: Arc<Shared>) {
             }
             continue;
         };
-        match round(&ctx, &shared, &head, faults >= FAULTS).await {
-            Ok(done) => {
-                shared.set_cursor(done);
-                (wait, faults) = (RETRY, 0);
-            }
+        match round(&ctx, &shared, &head, &mut done, faults >= FAULTS).await {
+            Ok(()) => (wait, faults) = (RETRY, 0),
             Err(error) => {
                 faults += u32::from(error.refusal().retry_after_ms.is_none());
                 ctx.meters.effects_retried();
@@ -67,11 +65,31 @@ pub(crate) async fn run(ctx: Arc<Ctx>, shared: Arc<Shared>) {
     }
 }
 
-/// The effects of the next rows; answers how far they are taken. With `skip`, what is refused for good is left out: one
-/// row that nobody can take must not hold up all that follow.
-async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead, skip: bool) -> Result<u64> {
-    let from = shared.cursor() + 1;
-    let to = head.last_seq.min(from + ROUND - 1);
+/// How far each kind of effect is taken. The cursor is where all of them are, so a service that is away holds up its own
+/// kind only.
+#[derive(Default)]
+struct Done {
+    told: u64,
+    pushed: u64,
+}
+
+/// The effects of the next rows. With `skip`, what is refused for good is left out: one row that nobody can take must not
+/// hold up all that follow.
+async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead, done: &mut Done, skip: bool) -> Result<()> {
+    let cursor = shared.cursor();
+    (done.told, done.pushed) = (done.told.max(cursor), done.pushed.max(cursor));
+    let told = tell(ctx, shared, head, done.told, skip).await.map(|to| done.told = to);
+    let pushed = push(ctx, shared, head, done.pushed, skip).await.map(|to| done.pushed = to);
+    shared.set_cursor(done.told.min(done.pushed));
+    told.and(pushed)
+}
+
+/// Counts and tells what follows `done`; answers how far.
+async fn tell(ctx: &Ctx, shared: &Shared, head: &LogHead, done: u64, skip: bool) -> Result<u64> {
+    if done >= head.last_seq {
+        return Ok(done);
+    }
+    let (from, to) = (done + 1, head.last_seq.min(done + ROUND));
     let rows = load(ctx, shared, head, from, to).await?;
     unless_refused(skip, count_own(ctx, shared, &rows).await)?;
     let app = match ctx.apps.get(shared.id.app).await {
@@ -86,15 +104,30 @@ async fn round(ctx: &Ctx, shared: &Shared, head: &LogHead, skip: bool) -> Result
         unless_refused(skip, enqueue(ctx, events).await)?;
         ctx.meters.events(count);
     }
-    unless_refused(skip, advanced(ctx, shared, &app, &rows).await)?;
     Ok(to)
 }
 
-/// Tells the push service, where the app has a provider; any of its nodes, so that one that is away is gone around.
-async fn advanced(ctx: &Ctx, shared: &Shared, app: &App, rows: &[Arc<Row>]) -> Result<()> {
-    if app.settings.push_url.is_empty() || rows.is_empty() {
-        return Ok(());
+/// Tells the push service what follows `done`, where the app has a provider; answers how far.
+async fn push(ctx: &Ctx, shared: &Shared, head: &LogHead, done: u64, skip: bool) -> Result<u64> {
+    if done >= head.last_seq {
+        return Ok(done);
     }
+    let wanted = match ctx.apps.get(shared.id.app).await {
+        Ok(app) => !app.settings.push_url.is_empty(),
+        Err(refusal) if refusal.retry_after_ms.is_none() => false,
+        Err(refusal) => return Err(refusal.into()),
+    };
+    if !wanted {
+        return Ok(head.last_seq);
+    }
+    let to = head.last_seq.min(done + ROUND);
+    let rows = load(ctx, shared, head, done + 1, to).await?;
+    unless_refused(skip, advanced(ctx, shared, &rows).await)?;
+    Ok(to)
+}
+
+/// Any of the push service's nodes takes it, so that one that is away is gone around.
+async fn advanced(ctx: &Ctx, shared: &Shared, rows: &[Arc<Row>]) -> Result<()> {
     let group_id = match &shared.subject {
         Subject::Group(group) => group.as_str().to_owned(),
         Subject::Pair(..) => String::new(),

@@ -69,6 +69,8 @@ use crate::state::Ctx;
 
 /// Name of this service where it names itself: open logs, metrics.
 pub const NAME: &str = "message-store";
+/// While it drains, what is still open is told again this often.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// What the service stands on.
 pub struct Deps {
@@ -157,6 +159,20 @@ impl Running {
     #[must_use]
     pub fn active(&self) -> usize {
         self.service.owners.len()
+    }
+
+    /// Lets go of every conversation at a bounded rate, for at most `deadline`: for a node that has left the ring and goes.
+    /// Each finishes what it has taken and closes its log; calls that still come are told that it moved. True when all are
+    /// closed.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        let owners = &self.service.owners;
+        owners.drain();
+        let closed = async {
+            while owners.yield_lost().await > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        tokio::time::timeout(deadline, closed).await.is_ok()
     }
 
     /// Finishes what was accepted, closes every log cleanly, and ends; what takes longer than `deadline` is dropped, which

@@ -14,13 +14,15 @@ use tokio::sync::mpsc;
 
 use crate::actor::{self, Command};
 use crate::error::{Error, Result};
-use crate::state::{Ctx, Shared, Shown, Subject};
+use crate::state::{Ctx, Shared, Shown, Subject, owned};
 
 const SHARDS: usize = 64;
 /// A conversation lost this recently is claimed again only after a pause.
 const DEPOSED_FOR: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Conversations let go between two pauses.
+const YIELDS: u32 = 20;
 
 /// The table; cheap to clone.
 #[derive(Clone)]
@@ -78,11 +80,9 @@ impl Owners {
     /// The conversation, its actor started if need be.
     ///
     /// # Errors
-    /// [`Error::Moved`] while the node drains.
+    /// [`Error::Moved`] while the node drains, where its own ring names another node, and for a while after another node
+    /// took the conversation: whoever calls asks the owner he knows by then.
     pub(crate) fn open(&self, opening: &Opening) -> Result<Handle> {
-        if self.inner.draining.load(Ordering::Acquire) || self.inner.ctx.tasks.draining().is_cancelled() {
-            return Err(Error::Moved);
-        }
         let mut shard = self.shard(opening.id).lock();
         match shard.active.get(&opening.id) {
             Some(handle) if !handle.mailbox.is_closed() => return Ok(handle.clone()),
@@ -91,13 +91,18 @@ impl Owners {
             None => {}
         }
         let ctx = &self.inner.ctx;
-        let pause = shard.pause(opening.id, ctx.clock.mono());
+        if self.is_draining()
+            || !owned(&ctx.cluster, opening.id, &opening.subject)
+            || shard.is_lost(opening.id, ctx.clock.mono())
+        {
+            return Err(Error::Moved);
+        }
         let (mailbox, commands) = mpsc::channel(ctx.config.mailbox);
         let shared = Arc::new(Shared::new(opening.id, opening.subject.clone(), &ctx.config));
         let handle = Handle { shared: Arc::clone(&shared), mailbox };
         shard.active.insert(opening.id, handle.clone());
         ctx.meters.opened();
-        ctx.tasks.spawn("conversation", actor::run(self.clone(), opening.clone(), shared, commands, pause));
+        ctx.tasks.spawn("conversation", actor::run(self.clone(), opening.clone(), shared, commands));
         Ok(handle)
     }
 
@@ -170,6 +175,35 @@ impl Owners {
         self.inner.draining.store(true, Ordering::Release);
     }
 
+    /// Whether this node opens nothing any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire) || self.inner.ctx.tasks.draining().is_cancelled()
+    }
+
+    /// Whether a conversation that is open here should go to another node.
+    pub(crate) fn is_to_yield(&self, shared: &Shared) -> bool {
+        self.is_draining() || !owned(&self.inner.ctx.cluster, shared.id, &shared.subject)
+    }
+
+    /// Lets go of the conversations that belong to other nodes, at a bounded rate: each finishes what it has taken and
+    /// closes its log, so that the next owner finds it closed. Answers how many there were.
+    pub(crate) async fn yield_lost(&self) -> usize {
+        let mut lost = Vec::new();
+        for shard in &self.inner.shards {
+            lost.extend(shard.lock().active.values().filter(|handle| self.is_to_yield(&handle.shared)).cloned());
+        }
+        let pause = Duration::from_secs(1) * YIELDS / self.inner.ctx.config.takeover_per_s.max(1);
+        let count = lost.len();
+        for (n, handle) in lost.into_iter().enumerate() {
+            // A full mailbox is that of a busy conversation: it is deposed by the next owner.
+            let _ = handle.mailbox.try_send(Command::Yield);
+            if n % YIELDS as usize == YIELDS as usize - 1 {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        count
+    }
+
     /// Conversations in memory.
     pub(crate) fn len(&self) -> usize {
         self.inner.shards.iter().map(|shard| shard.lock().active.len()).sum()
@@ -189,8 +223,7 @@ impl Owners {
 }
 
 impl Shard {
-    fn pause(&self, id: LogId, now: Duration) -> Duration {
-        let lost = self.deposed.get(&id).filter(|lost| now.saturating_sub(lost.at) < DEPOSED_FOR);
-        lost.map_or(Duration::ZERO, |lost| lost.pause)
+    fn is_lost(&self, id: LogId, now: Duration) -> bool {
+        self.deposed.get(&id).is_some_and(|lost| now.saturating_sub(lost.at) < lost.pause)
     }
 }

@@ -16,6 +16,7 @@ use super::Inner;
 use super::stream::StreamState;
 use crate::quiet::{Due, Quiet};
 use crate::receiver::LinkCount;
+use crate::remote::Ended;
 use crate::wire;
 
 /// Repeats due within this span travel together.
@@ -224,9 +225,9 @@ impl Inner {
     }
 
     fn sweep(&self, now: Duration) {
-        for gateway in self.live.refresh(now, GONE_FOR) {
+        for Ended { gateway, incarnation } in self.live.refresh(now, GONE_FOR) {
             for stream in self.all_streams() {
-                if let (_, Some(count)) = stream.deregister(&gateway, u64::MAX) {
+                if let (_, Some(count)) = stream.deregister(&gateway, incarnation) {
                     self.count_closed(count);
                 }
             }

@@ -236,7 +236,7 @@ impl Conversation {
     }
 
     async fn on_batch(&mut self, batch: Batch) -> Flow {
-        self.heard = self.heard.max(batch.tenure);
+        self.hear(batch.tenure);
         if batch.tenure < self.tenure {
             self.inner.metrics.stale.inc();
             return Flow::On;
@@ -255,6 +255,14 @@ impl Conversation {
             self.inner.metrics.doubles.inc();
         }
         self.drain().await
+    }
+
+    /// An owner is heard of; its tenure is its epoch.
+    fn hear(&mut self, tenure: u64) {
+        if tenure > self.heard {
+            self.heard = tenure;
+            self.inner.is_current(self.interest.app.0, self.interest.conv.0, tenure);
+        }
     }
 
     async fn drain(&mut self) -> Flow {
@@ -283,7 +291,7 @@ impl Conversation {
     /// A batch by name. While the group crosses the limit the same batch comes over the stream, and one of the two is
     /// handed on; which one is only known when the registration is answered.
     async fn on_direct(&mut self, batch: Batch) -> Flow {
-        self.heard = self.heard.max(batch.tenure);
+        self.hear(batch.tenure);
         if batch.tenure < self.tenure {
             self.inner.metrics.stale.inc();
             return Flow::On;
@@ -319,7 +327,7 @@ impl Conversation {
     }
 
     fn on_last(&mut self, last: &LastNumber) {
-        self.heard = self.heard.max(last.tenure);
+        self.hear(last.tenure);
         if let Some(before) = self.before.iter_mut().find(|(tenure, _)| *tenure == last.tenure)
             && last.no >= before.1
         {
@@ -407,6 +415,7 @@ impl Conversation {
             self.from = reply.no + 1;
         }
         (self.phase, self.registered_once, self.tenure) = (Phase::Live, true, reply.tenure);
+        self.hear(reply.tenure);
         self.answer(&reply);
         let head_seq = Seq(reply.head_seq);
         let mut listening = self.tell(reply, checked, again).await;

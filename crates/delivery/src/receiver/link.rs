@@ -29,8 +29,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// An owner is told of users who are not here at most this often; its answer to that is a look-up.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 const MOVED_MAX: usize = 500;
-/// Conversations whose epoch is remembered.
-const EPOCHS_MAX: usize = 200_000;
 
 type Key = (Service, NodeId);
 
@@ -55,8 +53,6 @@ struct Links {
     inner: Arc<Inner>,
     links: HashMap<Key, Link>,
     asked: FuturesUnordered<BoxFuture<'static, Asked>>,
-    /// Highest epoch seen by conversation: what a deposed owner still sends is dropped.
-    epochs: HashMap<(u32, u64), u64>,
 }
 
 /// The pause before try `n + 1`, with jitter.
@@ -67,7 +63,7 @@ pub(super) fn backoff(inner: &Inner, tries: u32) -> Duration {
 
 pub(super) async fn run(inner: Arc<Inner>, mut frames: Subscription) {
     let draining = inner.tasks.draining();
-    let mut links = Links { inner, links: HashMap::new(), asked: FuturesUnordered::new(), epochs: HashMap::new() };
+    let mut links = Links { inner, links: HashMap::new(), asked: FuturesUnordered::new() };
     loop {
         let going_on = tokio::select! {
             biased;
@@ -203,15 +199,10 @@ impl Links {
 
     async fn direct(&mut self, batch: Batch) -> bool {
         if batch.conv != 0 {
-            if self.epochs.len() >= EPOCHS_MAX {
-                self.epochs.clear();
-            }
-            let seen = self.epochs.entry((batch.app, batch.conv)).or_insert(batch.epoch);
-            if batch.epoch < *seen {
+            if !self.inner.is_current(batch.app, batch.conv, batch.epoch) {
                 self.inner.metrics.stale.inc();
                 return true;
             }
-            *seen = batch.epoch;
             if let Some(mail) = self.inner.mail(batch.app, batch.conv) {
                 match mail.send(Mail::Direct(batch)).await {
                     Ok(()) => return true,

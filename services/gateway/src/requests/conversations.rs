@@ -123,7 +123,13 @@ async fn authorize(ctx: &Ctx, group: &GroupId) -> Result<group::AuthorizeReply, 
     let ask =
         group::AuthorizeRequest { app: ctx.app(), group_id: group.as_str().to_owned(), user: ctx.user(), admin: false };
     let mut owner = ctx.hub.calls.group(ctx.session.app, group)?;
-    answer(owner.authorize(ctx.hub.calls.ask(ask)).await, code::GROUP_INTERNAL)
+    let grant = answer(owner.authorize(ctx.hub.calls.ask(ask)).await, code::GROUP_INTERNAL)?;
+    // The owner's epoch is the upper part of the version (`AuthorizeReply`).
+    let seen = ctx.hub.receiver.get().map_or(0, |receiver| receiver.epoch(ctx.session.app, ConvId(grant.conv)));
+    if grant.membership_version > 0 && grant.membership_version >> 24 < seen {
+        return Err(Refusal::retry(code::BUSY, "the group has a newer owner", 200));
+    }
+    Ok(grant)
 }
 
 pub(super) async fn read(ctx: &Ctx, ask: client::Read) -> Result<client::ReadDone, Refusal> {

@@ -91,6 +91,21 @@ async fn refusals_carry_their_code_and_what_is_worth_a_retry_is_retried_with_the
 }
 
 #[tokio::test]
+async fn messages_that_nobody_took_are_sent_again_in_their_order_while_the_client_waits() {
+    let node = Node::start(Config::default()).await;
+    let (alice, _events) = node.client("alice").await;
+    node.world.lock().refuse.insert("m".into(), linnet_types::Refusal::retry(code::BUSY, "it is moving", 50));
+    let sends = (0..20).map(|n| {
+        let alice = alice.clone();
+        async move { alice.text("C2C:bob", &format!("m{n}")).await.expect("stored").seq }
+    });
+    let all = node.tasks.spawn("test", futures::future::join_all(sends.collect::<Vec<_>>()));
+    eventually("they were tried again and again", || node.world.lock().sends.len() >= 60).await;
+    node.world.lock().refuse.clear();
+    assert_eq!(all.await.expect("joined").expect("ran"), (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn bad_messages_are_refused_at_the_edge() {
     let node = Node::start(Config::default()).await;
     let (alice, _events) = node.client("alice").await;

@@ -42,7 +42,11 @@ impl Group {
                 () = tokio::time::sleep(nap) => {}
             }
             self.round(&mut taken).await;
-            if self.lost || self.dismissed || self.is_idle(idle_since) {
+            if self.yielding {
+                let (app, group) = (self.held.app(), self.record().group.clone());
+                self.yielding = self.shared.hub.is_to_yield(&self.shared, app, &group);
+            }
+            if self.lost || self.dismissed || self.yielding || self.is_idle(idle_since) {
                 break;
             }
         }
@@ -68,14 +72,15 @@ impl Group {
             }
         }
         if !taken.is_empty() {
-            self.confirm().await;
+            self.doubted = !self.confirm().await;
         }
         for command in taken.drain(..) {
-            if self.lost {
+            if self.lost || self.doubted {
                 refuse(command);
                 continue;
             }
             match command {
+                Command::Yield => self.yielding = true,
                 Command::Send(sending) => self.waiting.push_back(sending),
                 Command::Job(job) => {
                     // What was sent before it is stored before it.
@@ -171,6 +176,11 @@ impl Group {
             }
         }
         let groups = self.shared.groups.clone();
+        // Somebody watches: left open, it is taken over by the node it belongs to, which they hear of.
+        let watched = self.stream.registered() > 0 || self.live.as_ref().is_some_and(super::Live::is_busy);
+        if self.yielding && watched && !self.dismissed {
+            return;
+        }
         if !self.lost
             && let Err(error) = groups.close(self.held).await
         {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use linnet_cluster::{Node, Service};
 use linnet_message_store::Config;
+use linnet_proto::messages::messages_client::MessagesClient;
 use linnet_runtime::config::Period;
+use linnet_runtime::status;
 use linnet_store::sim::{Counts, Faults};
 use linnet_types::{AppSettings, code};
 
@@ -304,4 +306,43 @@ async fn two_owners_over_a_rough_store_lose_nothing_and_double_nothing() {
     println!("{struck:?}; {deposed} owners deposed, {settled} outcomes settled");
     assert!(struck.never_struck().is_empty(), "never struck: {:?}", struck.never_struck());
     assert!(deposed > 0.0 && settled > 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_ring_gives_to_another_node_is_closed_here_and_refused() {
+    let mut world = World::new(61).await;
+    let first = world.start("m1").await;
+    world.say("alice", "bob", "one").await;
+    let second = world.start("m2").await;
+    world.script.leave(&node("m1"));
+    world.eventually("it is let go", async || first.running.active() == 0).await;
+    assert_eq!(first.metrics.sum("linnet_message_store_deposed_total"), 0.0, "closed, and not taken");
+    let late = world.text("alice", "bob", "late");
+    let rpc = world.cluster.for_node(Service::MessageStore, &node("m1")).unwrap();
+    let refused = MessagesClient::new(rpc).send_c2c(late.clone()).await.unwrap_err();
+    assert!(status::from_status(&refused).unwrap().retry_after_ms.is_some(), "{refused:?}");
+    assert_eq!(first.running.active(), 0, "an owner the ring does not name claims nothing");
+    assert_eq!(world.send(late).await.unwrap().seq, 2);
+    assert_eq!(second.running.active(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_closes_everything_and_late_calls_are_told_that_it_moved() {
+    let mut world = World::new(62).await;
+    let first = world.start_with("m1", Config { takeover_per_s: 200, ..Config::default() }).await;
+    for (from, to) in [("alice", "bob"), ("alice", "carol"), ("bob", "carol")] {
+        world.say(from, to, "one").await;
+    }
+    assert_eq!(first.running.active(), 3);
+    assert!(first.running.drain(Duration::from_secs(10)).await);
+    assert_eq!(first.running.active(), 0);
+    let late = world.text("alice", "bob", "late");
+    let refused = world.send(late.clone()).await.unwrap_err();
+    assert!(refused.code == code::BUSY && refused.retry_after_ms.is_some(), "{refused:?}");
+    world.script.leave(&node("m1"));
+    first.running.stop(Duration::from_secs(5)).await;
+    let second = world.start("m2").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(second.running.active(), 0, "nothing was left open");
+    assert_eq!(world.send(late).await.unwrap().seq, 2);
 }
