@@ -189,6 +189,43 @@ async fn a_group_is_told_together_a_mention_at_once_and_who_is_muted_only_of_tha
     Ok(())
 }
 
+/// The window of a group above 1,000 is 30 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_above_a_thousand_is_told_once_of_half_a_minute() -> Result<()> {
+    let server = Server::start()?;
+    let provider = Hooks::start().await;
+    let rest = server.rest();
+    turn_on(&server, &provider, &[])?;
+    let users: Vec<String> = (0..1_050).map(|n| format!("m{n}")).collect();
+    for users in users.chunks(100) {
+        rest.import(&users.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    let group = json!({ "Type": "Public", "Name": "Crowd", "GroupId": "crowd", "Owner_Account": "m0" });
+    rest.ok("group_open_http_svc/create_group", group).await;
+    for users in users[1..].chunks(100) {
+        let members: Vec<_> = users.iter().map(|user| json!({ "Member_Account": user })).collect();
+        let add = json!({ "GroupId": "crowd", "Silence": 1, "MemberList": members });
+        rest.ok("group_open_http_svc/add_group_member", add).await;
+    }
+    for user in ["m1", "m600", "m1049"] {
+        phone(&server, user).await;
+    }
+    let begun = std::time::Instant::now();
+    for n in 0..12 {
+        let message = json!({ "GroupId": "crowd", "From_Account": "m0", "Random": n, "MsgBody": text_body("x") });
+        rest.ok("group_open_http_svc/send_group_msg", message).await;
+    }
+    let all = eventually("three digests", Duration::from_secs(60), || async {
+        let told = told(&provider.of(""));
+        if told.len() >= 3 { Ok(told) } else { Err(told) }
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_secs(29), "{:?}", begun.elapsed());
+    assert!(all.iter().all(|(_, text, count)| text == "12 new messages" && *count == 12), "{all:?}");
+    assert_eq!(all.len(), 3);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_room_pushes_nothing() -> Result<()> {
     let server = Server::start()?;
