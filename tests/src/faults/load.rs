@@ -201,6 +201,7 @@ impl Desk {
             begun_ms: self.since.ms(),
             ended_ms: 0,
             fate: Fate::Unknown,
+            trail: Vec::new(),
         }
     }
 
@@ -234,21 +235,24 @@ impl Desk {
         let mut unanswered = false;
         while Instant::now() < give_up {
             told.tries += 1;
-            let reply = self.api.attempt(command, &body).await.ok();
+            let reply = self.api.attempt(command, &body).await;
             told.ended_ms = self.since.ms();
-            match reply.as_ref().map(|reply| (reply["ErrorCode"].as_u64().unwrap_or(0), reply)) {
-                Some((0, reply)) => {
+            let why = match reply.as_ref().map(|reply| (reply["ErrorCode"].as_u64().unwrap_or(0), reply)) {
+                Ok((0, reply)) => {
                     let seq = reply["MsgSeq"].as_u64().filter(|_| command.starts_with("group"));
                     told.fate = if seq == Some(0) { Fate::Shaped } else { Fate::Stored(seq) };
                     return told;
                 }
-                Some((code, _)) if !AGAIN.contains(&code) => {
+                Ok((code, _)) if !AGAIN.contains(&code) => {
                     let code = u32::try_from(code).unwrap_or(u32::MAX);
                     told.fate = if unanswered { Fate::Unknown } else { Fate::Refused(code) };
                     return told;
                 }
-                _ => unanswered = true,
-            }
+                Ok((_, reply)) => reply.to_string(),
+                Err(why) => format!("{why:#}"),
+            };
+            unanswered = true;
+            told.trail.push(format!("{} ms: {why}", told.ended_ms));
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         told

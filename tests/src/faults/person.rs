@@ -123,6 +123,7 @@ impl Person {
                 // What was told to be tried again may have been done by a try nobody heard of.
                 Err(Error::Refused(why)) if why.retry_after_ms > 0 => {
                     unanswered = true;
+                    told.trail.push(format!("{} ms: {} {}", since.ms(), why.code, why.info));
                     tokio::time::sleep(Duration::from_millis(why.retry_after_ms.into())).await;
                 }
                 Err(Error::Refused(why)) => {
@@ -131,7 +132,11 @@ impl Person {
                     return told;
                 }
                 Err(Error::Ended) => break,
-                Err(_) | Ok(_) => unanswered = true,
+                Err(why) => {
+                    unanswered = true;
+                    told.trail.push(format!("{} ms: {why}", since.ms()));
+                }
+                Ok(_) => unanswered = true,
             }
         }
         told.fate = Fate::Unknown;
@@ -182,7 +187,7 @@ fn options(world: &World, name: &str, habits: &Habits) -> Result<Options> {
     }
     let mut options = Options::new(place.ws[0].clone(), place.app, name, place.sig(name));
     options.platform.clone_from(&habits.platform);
-    options.instance = format!("{name} {}", habits.platform);
+    options.instance = format!("{name}-{}", habits.platform);
     options.follow = habits.follow;
     options.backlog = 100_000;
     options.backoff_max = Duration::from_secs(1);

@@ -119,6 +119,8 @@ pub struct Told {
     pub ended_ms: u64,
     /// The outcome.
     pub fate: Fate,
+    /// What each try but the last was told, and when.
+    pub trail: Vec<String>,
 }
 
 /// What one device was shown or pushed.

@@ -34,6 +34,8 @@ pub struct Stage {
     pub lane: Lane,
     /// Chooses.
     pub rng: Rng,
+    /// The cluster was brought up for it.
+    own: bool,
 }
 
 type Story = for<'a> fn(&'a mut Stage) -> BoxFuture<'a, Result<Report>>;
@@ -187,7 +189,9 @@ async fn run(wanted: &[Row]) -> Vec<&'static str> {
                 }
             }
         }
-        if let Err(why) = stage.ground.cluster.down().await {
+        if stage.own
+            && let Err(why) = stage.ground.cluster.down().await
+        {
             println!("the cluster cannot be taken down: {why:#}");
         }
     }
@@ -198,8 +202,10 @@ impl Stage {
     async fn open(needs: Needs, seed: u64) -> Result<Self> {
         let begun = Instant::now();
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-        let ground = match std::env::var_os("LINNET_FAULTS_CLUSTER") {
-            // One that was brought up by hand.
+        // One that was brought up by hand stays.
+        let given = std::env::var_os("LINNET_FAULTS_CLUSTER");
+        let own = given.is_none();
+        let ground = match given {
             Some(dir) => Ground::of(linnet_local::Cluster::open(dir.as_ref())?)?,
             None => {
                 let dir = std::env::temp_dir().join(format!("linnet-faults-{}-{needs:?}", std::process::id()));
@@ -213,7 +219,7 @@ impl Stage {
         let rate = std::env::var("LINNET_FAULTS_RATE").ok().and_then(|text| text.parse().ok()).unwrap_or(RATE);
         let lane = Lane::open(ground.place.clone(), seed, size, rate).await?;
         println!("{needs:?} lane seeded after {:.1} s", begun.elapsed().as_secs_f64());
-        Ok(Self { ground, lane, rng: Rng::seeded(seed) })
+        Ok(Self { ground, lane, rng: Rng::seeded(seed), own })
     }
 
     async fn play(&mut self, row: &Row) -> Result<()> {

@@ -200,6 +200,7 @@ impl Lane {
                     begun_ms: 0,
                     ended_ms: 0,
                     fate: Fate::Unknown,
+                    trail: Vec::new(),
                 };
                 let told = author.insist(since, told, end).await;
                 let Fate::Stored(Some(seq)) = told.fate else { bail!("{conv}: the first message was {:?}", told.fate) };

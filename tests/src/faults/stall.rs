@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::record::{Fate, Told};
+use super::record::Told;
 
 /// Waiting of the senders of a run, in ms.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +72,12 @@ impl fmt::Display for Stalls {
         write!(f, "{} sends of {} senders: median {median} ms; ", self.all.len(), self.worst.len())?;
         write!(f, "worst wait of a sender: median {half} ms, longest {worst} ms")?;
         match &self.longest {
-            Some(told) if told.fate == Fate::Unknown => write!(f, " ({} to {}, never answered)", told.from, told.conv),
-            Some(told) => write!(f, " ({} to {}, {} tries)", told.from, told.conv, told.tries),
+            Some(told) => {
+                let (begun, tries) = (told.begun_ms, told.tries);
+                write!(f, " ({} to {} at {begun} ms, {tries} tries", told.from, told.conv)?;
+                told.trail.iter().try_for_each(|step| write!(f, "; {step}"))?;
+                write!(f, "; {} ms: {:?})", told.ended_ms, told.fate)
+            }
             None => Ok(()),
         }
     }

@@ -20,6 +20,7 @@ fn told(conv: &Conv, entry: &Entry, writer: usize) -> Told {
         begun_ms: entry.seq * 10,
         ended_ms: entry.seq * 10 + 5,
         fate: Fate::Stored(Some(entry.seq)),
+        trail: Vec::new(),
     }
 }
 
@@ -135,8 +136,6 @@ fn a_retry_that_was_stored_again_is_found() {
 
 #[test]
 fn a_message_shown_twice_or_out_of_order_is_found() {
-    let shown = |history: &mut History| -> *mut Vec<Entry> { history.screens[1].shown.get_mut(&pair()).unwrap() };
-    let _ = shown;
     let twice = broken(|history| {
         let shown = history.screens[1].shown.get_mut(&pair()).unwrap();
         shown.push(shown[2].clone());
