@@ -1,6 +1,7 @@
 //! `deploy/local/cluster`: a Linnet cluster on one machine.
 #![allow(clippy::disallowed_methods, reason = "a tool beside the product, outside its runtime")]
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -142,8 +143,12 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Links => {
             let mut links = open()?.links().await?;
             links.sort_by_key(|link| link.shape == relay::Shape::default());
+            let mut out = std::io::stdout().lock();
             for link in links {
-                println!("{}", serde_json::to_string(&link)?);
+                // A reader that has seen enough is no failure.
+                if writeln!(out, "{}", serde_json::to_string(&link)?).is_err() {
+                    break;
+                }
             }
         }
         Command::Loss { name, percent } => {

@@ -49,9 +49,10 @@ impl State {
         }
     }
 
-    /// Makes a tenant; gives its number and key.
+    /// Makes a tenant; gives its number and key. The number is one that no tenant before it had.
     pub(super) fn tenant(&self, name: &str) -> Result<(u32, String)> {
-        let app = self.operators("POST", "apps", Some(&json!({ "name": name })))?;
+        let number: u32 = rand::random_range(1_500_000_000..2_000_000_000);
+        let app = self.operators("POST", "apps", Some(&json!({ "name": name, "sdkappid": number })))?;
         let number = app["sdkappid"].as_u64().and_then(|number| u32::try_from(number).ok());
         let key = app["key"].as_str().map(str::to_owned);
         number.zip(key).with_context(|| format!("no tenant was made: {app}"))
