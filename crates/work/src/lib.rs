@@ -5,7 +5,7 @@
 //! looking at again.
 //!
 //! ```text
-//! producer --enqueue--> Queues (durable) --wake--> owner of the partition     a lost wake-up: the sweep, every 30 s
+//! producer --enqueue--> Queues (durable) --wake--> owner of the partition     wake-ups are repeated; the sweep, every 30 s
 //!                                                    |  one task a key: read, Handler::work, ack, again
 //!                                                    +-- Next::At -> later     Next::Park -> the app later
 //! ```
@@ -29,12 +29,14 @@ use tokio::sync::Notify;
 
 /// The whole queue is looked through this often, should a wake-up have been lost.
 const SWEEP: Duration = Duration::from_secs(30);
+/// The bus may lose a wake-up: it is repeated after these pauses; at 10 % loss one in 10,000 waits for the sweep.
+const WAKES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(750), Duration::from_secs(1)];
 /// Keys of a partition looked at in one read.
 const KEYS: usize = 100;
 /// What could not be read or marked is tried again after this long.
 const AGAIN_MS: u64 = 1_000;
 /// A key for which there is no room is looked at again after this long.
-const FULL_MS: u64 = 20;
+const FULL_MS: u64 = 50;
 
 /// Does the work of a queue.
 #[async_trait]
@@ -130,6 +132,8 @@ struct State {
     parked: HashMap<SdkAppId, Duration>,
     /// Partitions to look through later.
     later: BTreeSet<(UnixMillis, u16)>,
+    /// Partitions of others that are being told of.
+    waking: BTreeSet<u16>,
 }
 
 impl Worker {
@@ -180,8 +184,19 @@ impl Worker {
             return;
         }
         let payload = bytes::Bytes::copy_from_slice(&partition.to_be_bytes());
-        // Lost wake-ups are made up for by the owner's sweep.
-        let _ = self.inner.bus.publish(subject::work(self.inner.options.queue), payload).await;
+        let (bus, queue) = (self.inner.bus.clone(), self.inner.options.queue);
+        let _ = bus.publish(subject::work(queue), payload.clone()).await;
+        if !self.inner.state.lock().waking.insert(partition) {
+            return;
+        }
+        let worker = self.clone();
+        self.inner.tasks.spawn("work.wakes", async move {
+            for pause in WAKES {
+                tokio::time::sleep(pause).await;
+                let _ = bus.publish(subject::work(queue), payload.clone()).await;
+            }
+            worker.inner.state.lock().waking.remove(&partition);
+        });
     }
 
     /// Ends the parking of an app.
@@ -290,8 +305,8 @@ impl Worker {
     async fn look_through(&self, partition: u16) -> linnet_store::Result<()> {
         let mut cursor = None;
         loop {
-            let parked: Vec<SdkAppId> = self.inner.state.lock().parked.keys().copied().collect();
-            let (heads, next) = self.inner.queues.heads(partition, cursor.as_ref(), KEYS, &parked).await?;
+            let Some(skip) = self.skipped(partition) else { return Ok(()) };
+            let (heads, next) = self.inner.queues.heads(partition, cursor.as_ref(), KEYS, &skip).await?;
             let now = self.inner.clock.now();
             for head in heads {
                 let due = self.inner.handler.due(&head);
@@ -304,6 +319,22 @@ impl Worker {
             let Some(next) = next else { return Ok(()) };
             cursor = Some(next);
         }
+    }
+
+    /// Apps not to look at now: parked ones, and those with as many tasks as they may have. `None`: there is no room at all.
+    /// Where that is so, the partition is looked through again soon.
+    fn skipped(&self, partition: u16) -> Option<Vec<SdkAppId>> {
+        let Options { at_once, per_app, .. } = self.inner.options;
+        let state = self.inner.state.lock();
+        let full: Vec<SdkAppId> =
+            state.tasks.iter().filter(|(_, tasks)| **tasks >= per_app).map(|(app, _)| *app).collect();
+        let no_room = state.busy.len() >= at_once;
+        let skipped = state.parked.keys().copied().chain(full.iter().copied()).collect();
+        drop(state);
+        if no_room || !full.is_empty() {
+            self.partition_later(partition, FULL_MS);
+        }
+        (!no_room).then_some(skipped)
     }
 
     /// Starts the task of a key, or tells the one there is that more came; later when there is no room.
@@ -338,7 +369,9 @@ impl Worker {
     async fn work(&self, name: &KeyName) {
         let (app, key) = name;
         let ending = self.inner.tasks.draining();
-        while !ending.is_cancelled() {
+        let partition = queues::partition_of(*app, key);
+        // When the ring gives the partition to another node, that one goes on with what is not marked as done.
+        while !ending.is_cancelled() && self.owns(partition) {
             let items = match self.inner.queues.of_key(*app, key, self.inner.options.batch).await {
                 Ok(items) => items,
                 Err(error) => {

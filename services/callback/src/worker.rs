@@ -133,6 +133,18 @@ impl Handler for Deliveries {
         }
         Worked { done, next: Next::More }
     }
+
+    /// A time further away than any pause was written by a node whose clock is wrong.
+    fn due(&self, item: &Item) -> UnixMillis {
+        let pause = pause_ms(item.attempts.saturating_sub(1));
+        let far = item.next.since(self.courier.clock.now()) > pause * 5 / 4;
+        if far { UnixMillis(0) } else { item.next }
+    }
+}
+
+/// The pause after a try that failed, before jitter of a fifth.
+fn pause_ms(failed_before: u32) -> u64 {
+    BACKOFF_MS[usize::try_from(failed_before).unwrap_or(usize::MAX).min(BACKOFF_MS.len() - 1)]
 }
 
 impl Deliveries {
@@ -141,8 +153,9 @@ impl Deliveries {
     }
 
     async fn deliver(&self, queues: &Queues, app: SdkAppId, item: &Item) -> Step {
-        if item.next > self.courier.clock.now() {
-            return Step::Stop(Next::At(item.next));
+        let due = self.due(item);
+        if due > self.courier.clock.now() {
+            return Step::Stop(Next::At(due));
         }
         let Ok(event) = Event::decode(item.payload.clone()) else {
             tracing::error!(app = app.0, event = item.id.event, "a stored webhook cannot be read; dropped");
@@ -176,8 +189,7 @@ impl Deliveries {
             item.attempts += 1;
             queues.bury(&item, now, reason.label()).await.map(|_| Step::Done)
         } else {
-            let at = usize::try_from(item.attempts).unwrap_or(usize::MAX).min(BACKOFF_MS.len() - 1);
-            let wait = BACKOFF_MS[at] * (80 + self.rng.below(41)) / 100;
+            let wait = pause_ms(item.attempts) * (80 + self.rng.below(41)) / 100;
             let next = now.plus_ms(wait);
             queues.retry(item, now, next, reason.label()).await.map(|_| Step::Stop(Next::At(next)))
         };
@@ -220,6 +232,11 @@ pub(crate) fn fault(error: &linnet_store::Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_and_the_last_repeats() {
+        assert_eq!([0, 1, 5, 6, u32::MAX].map(pause_ms), [1_000, 5_000, 600_000, 600_000, 600_000]);
+    }
 
     #[test]
     fn ids_carry_their_order() {
