@@ -14,7 +14,7 @@ fn callers(service: Service) -> &'static [Service] {
         Account => &[Gateway, Api, Account, Group, MessageStore, Push],
         Group => &[Gateway, Api, Account, Group, MessageStore, Push],
         MessageStore => &[Gateway, Api, Group, MessageStore, Push],
-        Push => &[Gateway, Api, Account, Group, MessageStore, Push],
+        Push => &[Gateway, Api, Session, Account, Group, MessageStore, Push],
         Callback => &[Gateway, Api, Session, Account, Group, MessageStore, Push, Callback],
     }
 }
