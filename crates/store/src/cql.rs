@@ -25,6 +25,7 @@ mod errors;
 mod lanes;
 mod metrics;
 pub mod migrate;
+mod nearest;
 mod read;
 mod session;
 mod stamps;

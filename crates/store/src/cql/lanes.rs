@@ -7,7 +7,7 @@ use linnet_runtime::Clock;
 use linnet_runtime::metrics::Gauge;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::errors::{DbError, RequestAttemptError};
-use scylla::policies::load_balancing::{DefaultPolicy, LoadBalancingPolicy};
+use scylla::policies::load_balancing::LoadBalancingPolicy;
 use scylla::policies::retry::{RequestInfo, RetryDecision, RetryPolicy, RetrySession};
 use scylla::policies::speculative_execution::{SimpleSpeculativeExecutionPolicy, SpeculativeExecutionPolicy};
 use scylla::statement::{Consistency, SerialConsistency};
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Config;
 use super::metrics::CqlMetrics;
+use super::nearest::{Answering, Answers, nearest};
 use crate::rows::{Error, Result, Table};
 
 /// Requests that may wait for a place, for each that is under way.
@@ -44,13 +45,21 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn new(config: &Config, datacenter: &str, clock: &Clock, metrics: &CqlMetrics) -> Self {
-        let nearest = nearest(datacenter);
-        let profile = |consistency, timeout: Duration, retries: Arc<dyn RetryPolicy>| {
+        let (inner, answers) = (nearest(datacenter), Answers::new(clock.clone()));
+        let answering = |probes| {
+            let policy = Answering { inner: inner.clone(), answers: answers.clone(), probes };
+            Arc::new(policy) as Arc<dyn LoadBalancingPolicy>
+        };
+        let (writes, reads) = (answering(false), answering(true));
+        let profile = |consistency: Consistency,
+                       timeout: Duration,
+                       retries: Arc<dyn RetryPolicy>,
+                       to: &Arc<dyn LoadBalancingPolicy>| {
             ExecutionProfile::builder()
                 .consistency(consistency)
                 .serial_consistency(Some(SerialConsistency::LocalSerial))
                 .request_timeout(Some(timeout))
-                .load_balancing_policy(nearest.clone())
+                .load_balancing_policy(to.clone())
                 .retry_policy(retries)
         };
         let twice = |retries, after| {
@@ -69,18 +78,18 @@ impl Lanes {
             metrics: metrics.clone(),
         };
         let (once, again): (Arc<dyn RetryPolicy>, Arc<dyn RetryPolicy>) = (Arc::new(Unsent), Arc::new(Elsewhere));
-        let guarded = profile(Consistency::LocalQuorum, write, once).build();
-        let serial = profile(Consistency::LocalSerial, read, again.clone())
+        let guarded = profile(Consistency::LocalQuorum, write, once, &writes).build();
+        let serial = profile(Consistency::LocalSerial, read, again.clone(), &reads)
             .speculative_execution_policy(twice(1, second))
             .build();
         // A repeat carries the timestamp of the first attempt, so it changes nothing.
-        let plain = profile(Consistency::LocalQuorum, write, again.clone())
+        let plain = profile(Consistency::LocalQuorum, write, again.clone(), &reads)
             .speculative_execution_policy(twice(1, second * 2))
             .build();
-        let page = profile(Consistency::LocalQuorum, read, again.clone())
+        let page = profile(Consistency::LocalQuorum, read, again.clone(), &reads)
             .speculative_execution_policy(twice(2, second))
             .build();
-        let whole = profile(Consistency::LocalQuorum, scan, again).build();
+        let whole = profile(Consistency::LocalQuorum, scan, again, &writes).build();
         Self {
             guarded: lane("guarded", config.guarded_writes, guarded),
             serial: lane("serial", config.serial_reads, serial),
@@ -144,12 +153,6 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-/// Replicas of the row first, never beyond the data centre.
-pub(super) fn nearest(datacenter: &str) -> Arc<dyn LoadBalancingPolicy> {
-    let policy = DefaultPolicy::builder().token_aware(true).permit_dc_failover(false);
-    if datacenter.is_empty() { policy.build() } else { policy.prefer_datacenter(datacenter.to_owned()).build() }
 }
 
 /// Tries again only what was certainly not begun: a conditional batch sent twice could meet itself.

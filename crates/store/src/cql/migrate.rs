@@ -18,7 +18,8 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lanes::{Unsent, nearest};
+use super::lanes::Unsent;
+use super::nearest::nearest;
 use super::{Config, session};
 use crate::rows::{Error, Result};
 use linnet_runtime::Rng;
