@@ -34,33 +34,44 @@ const REST_KICK: &str = "REST_API_Kick";
 pub(crate) struct Lives {
     cluster: Cluster,
     clock: Clock,
-    incarnations: Arc<Mutex<HashMap<NodeId, u64>>>,
+    heard: Arc<Mutex<HashMap<NodeId, Heard>>>,
+}
+
+/// A gateway's life by its own calls.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    incarnation: u64,
+    /// What its heartbeats said then. When they say something else they are right, also if that is lower: its clock may
+    /// have been set back between two lives.
+    told: u64,
 }
 
 impl Lives {
     pub(crate) fn new(cluster: Cluster, clock: Clock) -> Self {
-        Self { cluster, clock, incarnations: Arc::default() }
+        Self { cluster, clock, heard: Arc::default() }
     }
 
     /// A gateway called: the life it names is the present one, or one before.
     fn heard(&self, gateway: &NodeId, incarnation: u64) {
-        let mut incarnations = self.incarnations.lock();
-        let known = incarnations.entry(gateway.clone()).or_default();
-        *known = (*known).max(incarnation);
+        let told = self.cluster.snapshot().node(gateway).map_or(0, |node| node.incarnation);
+        let mut heard = self.heard.lock();
+        let known = heard.entry(gateway.clone()).or_default();
+        let newest = if known.told == told { known.incarnation.max(incarnation) } else { incarnation };
+        *known = Heard { incarnation: newest, told };
     }
 
     /// A gateway's life is told by its heartbeats, and by its own calls when they come first.
     fn view(&self) -> View {
         let snapshot = self.cluster.snapshot();
         let living = snapshot.ring(Target::Gateway).nodes();
-        let mut incarnations = self.incarnations.lock();
-        if incarnations.len() > living.len() * 2 + 64 {
-            incarnations.retain(|gateway, _| living.contains(gateway));
+        let mut heard = self.heard.lock();
+        if heard.len() > living.len() * 2 + 64 {
+            heard.retain(|gateway, _| living.contains(gateway));
         }
         let life = |gateway: &NodeId| {
             let told = snapshot.node(gateway).map_or(0, |node| node.incarnation);
-            let heard = incarnations.get(gateway).copied().unwrap_or(0);
-            (gateway.clone(), told.max(heard))
+            let called = heard.get(gateway).filter(|heard| heard.told == told).map_or(0, |heard| heard.incarnation);
+            (gateway.clone(), told.max(called))
         };
         let gateways = living.iter().map(life).collect::<BTreeMap<_, _>>();
         View { now: self.clock.now(), gateways }

@@ -236,6 +236,25 @@ async fn a_dead_gateway_takes_its_users_along() {
     assert_eq!(world.status().await, ("Online".to_owned(), vec![phone, ("Web".to_owned(), "Online".to_owned())]));
 }
 
+/// Heartbeats say which life a gateway is in; its own calls may say it earlier.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_was_started_again_has_nobody_of_before() {
+    let mut world = start(8);
+    let beat = |incarnation| Node { incarnation, ..Node::new(NodeId::trusted("g1"), [Service::Gateway]) };
+    world.script.join(beat(1));
+    world.sign_in("Web", "g1/1", "page", false).await;
+    assert_eq!(world.places().await, ["g1"]);
+    world.script.join(beat(5));
+    assert_eq!(world.places().await, Vec::<String>::new(), "at once");
+    let session = Some(Session { gateway_incarnation: 9, ..world.session("Web", "g1/1b", "another page") });
+    world.sessions.sign_in(SignInRequest { session, resumed: false }).await.unwrap();
+    assert_eq!(world.places().await, ["g1"], "a third life called before its first heartbeat was heard");
+    world.script.join(beat(7));
+    let session = Some(Session { gateway_incarnation: 7, ..world.session("Android", "g1/1c", "phone") });
+    world.sessions.sign_in(SignInRequest { session, resumed: false }).await.unwrap();
+    assert_eq!(world.places().await, ["g1"], "a clock that was set back hides nobody");
+}
+
 /// Each of 300 moves is heard by an owner within 4 s although the bus loses a third of everything, and no older hint is
 /// taken for a newer one.
 #[tokio::test(start_paused = true)]
