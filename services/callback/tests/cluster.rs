@@ -57,7 +57,11 @@ impl Got {
     }
 }
 
-async fn hook(State(got): State<Arc<Got>>, Query(query): Query<HashMap<String, String>>, body: String) -> (StatusCode, &'static str) {
+async fn hook(
+    State(got): State<Arc<Got>>,
+    Query(query): Query<HashMap<String, String>>,
+    body: String,
+) -> (StatusCode, &'static str) {
     let now = got.now.fetch_add(1, Ordering::SeqCst) + 1;
     got.most.fetch_max(now, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(got.slow_ms.load(Ordering::SeqCst) as u64)).await;
@@ -112,8 +116,7 @@ async fn world(nodes: usize) -> World {
     let net = LocalNet::new(RpcConfig::default(), &metrics);
     let bus = Faulty::new(Local::new(&metrics).bus(), Rng::seeded(1), tasks.clone());
     let (clusters, scripts) = (Vec::new(), Vec::new());
-    let mut world =
-        World { got, nodes: Vec::new(), clusters, scripts, tasks: vec![tasks], bus, _folder: folder };
+    let mut world = World { got, nodes: Vec::new(), clusters, scripts, tasks: vec![tasks], bus, _folder: folder };
     for node in 0..nodes {
         let (members, script) = Members::scripted(members(0..nodes));
         let cluster = Cluster::new(name(node), members, net.clone(), &metrics);
