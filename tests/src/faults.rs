@@ -17,6 +17,7 @@ pub mod door;
 pub mod fault;
 pub mod ground;
 pub mod load;
+mod neighbours;
 pub mod person;
 pub mod random;
 pub mod read;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Place;
 
 /// Codes of REST that say "again": internal, network, time-out, overload, busy.
-pub const AGAIN: [u64; 9] = [10002, 20004, 20005, 60007, 60008, 60018, 70169, 91000, 200_004];
+pub const AGAIN: [u64; 10] = [10002, 20004, 20005, 60007, 60008, 60018, 70169, 70500, 91000, 200_004];
 /// How long one answer may take; a node answers a retryable code within 3 s.
 const ANSWER: Duration = Duration::from_secs(6);
 

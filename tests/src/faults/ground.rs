@@ -36,6 +36,8 @@ impl Ground {
     /// # Errors
     /// When its state cannot be read.
     pub fn of(cluster: Cluster) -> Result<Self> {
+        // Installed once; a second call finds it there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let status = cluster.status()?;
         let texts = |name: &str| -> Vec<String> {
             status[name].as_array().into_iter().flatten().filter_map(|t| t.as_str().map(str::to_owned)).collect()

@@ -1,15 +1,17 @@
 //! The table of faults as tests: one warm cluster for most of them, one of three CQL nodes for the store's.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use linnet_local::Options;
 use linnet_runtime::Rng;
 
 use super::fault::{Fault, SPELL};
 use super::ground::Ground;
+use super::neighbours::{self, alone};
 use super::run::{Lane, Report};
 
 /// Members of the community.
@@ -24,6 +26,8 @@ enum Needs {
     Warm,
     /// Three CQL nodes.
     Replicas,
+    /// No cluster.
+    Nothing,
 }
 
 /// A cluster with everything on it, for rows.
@@ -38,13 +42,16 @@ pub struct Stage {
     own: bool,
 }
 
-type Story = for<'a> fn(&'a mut Stage) -> BoxFuture<'a, Result<Report>>;
+type Story = for<'a> fn(&'a mut Stage) -> BoxFuture<'a, Result<Option<Report>>>;
+type Alone = fn(PathBuf) -> BoxFuture<'static, Result<()>>;
 
 enum Body {
     /// A fault, and how long it may stall the worst sender, in ms.
     Fault(Fault, Option<u64>),
-    /// A story of its own.
+    /// A story of its own, on the cluster.
     Story(Story),
+    /// A story of one process, with the binary to run.
+    Alone(Alone),
 }
 
 struct Row {
@@ -57,8 +64,12 @@ const fn row(name: &'static str, needs: Needs, fault: Fault, worst_ms: Option<u6
     Row { name, needs, body: Body::Fault(fault, worst_ms) }
 }
 
-const fn story(name: &'static str, needs: Needs, story: Story) -> Row {
-    Row { name, needs, body: Body::Story(story) }
+const fn story(name: &'static str, story: Story) -> Row {
+    Row { name, needs: Needs::Warm, body: Body::Story(story) }
+}
+
+const fn alone(name: &'static str, story: Alone) -> Row {
+    Row { name, needs: Needs::Nothing, body: Body::Alone(story) }
 }
 
 /// Every row, in the order they run.
@@ -81,6 +92,13 @@ fn rows() -> Vec<Row> {
         row("webhooks_dead", Warm, Fault::HooksDead, Some(2_000)),
         row("webhooks_slow", Warm, Fault::HooksSlow, Some(2_000)),
         row("webhooks_nonsense", Warm, Fault::HooksNonsense, Some(2_000)),
+        story("neighbour_without_papers", |stage| neighbours::certificates(stage).map_ok(|()| None).boxed()),
+        story("neighbour_on_the_bus", |stage| neighbours::bus(stage).map_ok(|()| None).boxed()),
+        story("neighbour_of_another_cluster", |stage| neighbours::stranger(stage).map_ok(|()| None).boxed()),
+        story("newer_schema", |stage| neighbours::newer_schema(stage).map_ok(|()| None).boxed()),
+        story("clock_ahead", |stage| neighbours::clock(stage).map_ok(Some).boxed()),
+        alone("private_targets", |linnet| async move { alone::private_targets(&linnet).await }.boxed()),
+        alone("full_disk", |linnet| async move { alone::full_disk(&linnet).await }.boxed()),
         row("cql_killed", Replicas, Fault::CqlKilled, Some(2_000)),
         row("cql_paused", Replicas, Fault::CqlPaused, Some(10_000)),
         row("cql_slow", Replicas, Fault::CqlSlow, None),
@@ -158,14 +176,16 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The names of those that failed.
 async fn run(wanted: &[Row]) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    for needs in [Needs::Warm, Needs::Replicas] {
+    for needs in [Needs::Nothing, Needs::Warm, Needs::Replicas] {
         let rows: Vec<&Row> = wanted.iter().filter(|row| row.needs == needs).collect();
         if rows.is_empty() {
             continue;
         }
-        let mut stage = match Stage::open(needs, seed()).await {
+        let stage = if needs == Needs::Nothing { Ok(None) } else { Stage::open(needs, seed()).await.map(Some) };
+        let mut stage = match stage {
             Ok(stage) => stage,
             Err(why) => {
                 println!("the cluster for {needs:?}: {why:#}");
@@ -174,28 +194,46 @@ async fn run(wanted: &[Row]) -> Vec<&'static str> {
             }
         };
         for row in rows {
-            println!("test {} (seed {}) ...", row.name, stage.lane.seed);
-            let begun = Instant::now();
-            let outcome = stage.play(row).await;
-            let took = begun.elapsed().as_secs_f64();
-            match outcome {
-                Ok(()) => println!("test {} ... ok ({took:.1} s)", row.name),
-                Err(why) => {
-                    println!("test {} ... FAILED ({took:.1} s): {why:#}", row.name);
-                    failed.push(row.name);
-                    if let Err(why) = stage.ground.mend().await {
-                        println!("    the cluster cannot be mended: {why:#}");
-                    }
-                }
-            }
+            failed.extend(tell(row, stage.as_mut()).await.err());
         }
-        if stage.own
+        if let Some(stage) = stage.filter(|stage| stage.own)
             && let Err(why) = stage.ground.cluster.down().await
         {
             println!("the cluster cannot be taken down: {why:#}");
         }
     }
     failed
+}
+
+/// Plays one row and tells how it went; its name when it failed.
+async fn tell(row: &Row, stage: Option<&mut Stage>) -> Result<(), &'static str> {
+    println!("test {} ...", row.name);
+    let begun = Instant::now();
+    let outcome = match (&row.body, stage) {
+        (Body::Alone(story), _) => match linnet_local::cluster::binary() {
+            Ok(linnet) => story(linnet).await,
+            Err(why) => Err(why),
+        },
+        (_, None) => Err(anyhow::anyhow!("no cluster")),
+        (_, Some(stage)) => {
+            let outcome = stage.play(row).await;
+            if outcome.is_err()
+                && let Err(why) = stage.ground.mend().await
+            {
+                println!("    the cluster cannot be mended: {why:#}");
+            }
+            outcome
+        }
+    };
+    let took = begun.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => println!("test {} ... ok ({took:.1} s)", row.name),
+        Err(why) => {
+            println!("test {} ... FAILED ({took:.1} s): {why:#}", row.name);
+            return Err(row.name);
+        }
+    }
+    Ok(())
 }
 
 impl Stage {
@@ -223,15 +261,18 @@ impl Stage {
     }
 
     async fn play(&mut self, row: &Row) -> Result<()> {
+        println!("    seed {}", self.lane.seed);
         let (report, worst_ms) = match row.body {
-            Body::Fault(fault, worst_ms) => (self.inflict(row.name, fault).await?, worst_ms),
+            Body::Fault(fault, worst_ms) => (Some(self.inflict(row.name, fault).await?), worst_ms),
             Body::Story(story) => (story(self).await?, None),
+            Body::Alone(_) => bail!("it needs no cluster"),
         };
-        println!("{report}");
         let hurt = self.ground.hurt()?;
         if !hurt.is_empty() {
             bail!("the cluster is hurt: {hurt:?}");
         }
+        let Some(report) = report else { return Ok(()) };
+        println!("{report}");
         if !report.violations.is_empty() {
             bail!("{} violations", report.violations.len());
         }
