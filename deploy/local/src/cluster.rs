@@ -24,6 +24,7 @@ use crate::process::{self, Guard};
 use crate::relay::{Control, LinkState, Mode};
 use crate::servers::{self, Node};
 use plan::Programs;
+pub use programs::binary;
 use state::State;
 
 /// How long a cluster may take until every node is known to every other: new nodes attract nothing at first.
@@ -211,7 +212,16 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub async fn start_of(&self, name: &str, binary: Option<&Path>) -> Result<()> {
         let (name, binary) = (name.to_owned(), binary.map(Path::to_owned));
-        self.blocking(move |cluster| cluster.begin(&name, binary.as_deref())).await
+        self.blocking(move |cluster| cluster.begin(&name, binary.as_deref(), None)).await
+    }
+
+    /// As [`Cluster::start`], from now on with these variables beside ours.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_with(&self, name: &str, env: &[(String, String)]) -> Result<()> {
+        let (name, env) = (name.to_owned(), env.to_vec());
+        self.blocking(move |cluster| cluster.begin(&name, None, Some(env))).await
     }
 
     /// SIGSTOP of a process.
@@ -345,7 +355,7 @@ impl Cluster {
         state.save(&self.dir)
     }
 
-    fn begin(&self, name: &str, binary: Option<&Path>) -> Result<()> {
+    fn begin(&self, name: &str, binary: Option<&Path>, env: Option<Vec<(String, String)>>) -> Result<()> {
         let node = {
             let _lock = state::lock(&self.dir)?;
             let mut state = State::load(&self.dir)?;
@@ -356,6 +366,9 @@ impl Cluster {
             if let Some(binary) = binary {
                 anyhow::ensure!(member.is_service(), "{name} is no service of Linnet");
                 member.node.launch.program = fs::canonicalize(binary)?;
+            }
+            if let Some(env) = env {
+                member.node.launch.env = env;
             }
             member.node.clone()
         };

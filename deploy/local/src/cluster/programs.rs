@@ -15,10 +15,7 @@ impl Programs {
         let linnet = match linnet {
             Some(folder) if folder.is_dir() => folder.join("linnet"),
             Some(file) => file.to_owned(),
-            None => match std::env::var_os("LINNET_BIN") {
-                Some(file) => file.into(),
-                None => build("linnet", say)?,
-            },
+            None => built(say)?,
         };
         anyhow::ensure!(linnet.is_file(), "there is no {}", linnet.display());
         let own = std::env::current_exe()?;
@@ -57,6 +54,21 @@ impl Programs {
             bail!("linnet {}: {}", args.join(OsStr::new(" ")).display(), String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
+    }
+}
+
+/// The `linnet` that is run when none is named: `LINNET_BIN`, or built in the profile we were built in.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn binary() -> Result<PathBuf> {
+    built(&|_| ())
+}
+
+fn built(say: &dyn Fn(&str)) -> Result<PathBuf> {
+    match std::env::var_os("LINNET_BIN") {
+        Some(file) => Ok(file.into()),
+        None => build("linnet", say),
     }
 }
 
