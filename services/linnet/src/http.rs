@@ -20,6 +20,7 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// A request's head, and a TLS handshake, must be there within this time (slow-loris).
@@ -68,14 +69,14 @@ pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site:
                     continue;
                 }
             };
-            let (site, acceptor) = (site.clone(), acceptor.clone());
+            let (site, acceptor, ending) = (site.clone(), acceptor.clone(), ending.clone());
             tasks.spawn("http.connection", async move {
                 let _permit = permit;
                 // Answers are small; waiting to merge them only adds delay.
                 let _ = stream.set_nodelay(true);
                 match acceptor {
-                    None => connection(TokioIo::new(stream), peer, site).await,
-                    Some(acceptor) => handshake(acceptor, stream, peer, site).await,
+                    None => connection(TokioIo::new(stream), peer, site, ending).await,
+                    Some(acceptor) => handshake(acceptor, stream, peer, site, ending).await,
                 }
             });
         }
@@ -83,15 +84,22 @@ pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site:
     owner
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr, site: Site) {
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    site: Site,
+    ending: CancellationToken,
+) {
     match tokio::time::timeout(HEAD, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => connection(TokioIo::new(stream), peer, site).await,
+        Ok(Ok(stream)) => connection(TokioIo::new(stream), peer, site, ending).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
     }
 }
 
-async fn connection<I>(io: I, peer: SocketAddr, site: Site)
+/// Serves a connection; once the node ends, no more than what it is answering.
+async fn connection<I>(io: I, peer: SocketAddr, site: Site, ending: CancellationToken)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -99,7 +107,15 @@ where
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
     server.http2().timer(TokioTimer::new()).max_header_list_size(16 * 1024).keep_alive_interval(Some(HEAD));
     let service = service_fn(move |request| answer(request, peer, site.clone()));
-    if let Err(error) = server.serve_connection_with_upgrades(io, service).await {
+    let mut serving = std::pin::pin!(server.serve_connection_with_upgrades(io, service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = ending.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%peer, error, "connection ended");
     }
 }

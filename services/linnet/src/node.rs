@@ -31,6 +31,8 @@ use crate::roles::Roles;
 
 /// Accepted work may take this long when the node stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Requests under way are answered within it: REST answers within 3 s.
+const ANSWERED: Duration = Duration::from_secs(4);
 
 /// What the last process left open: a clean stop leaves nothing, a kill whatever was active. Its owners claim it, look
 /// at the end of each log, and go on with its webhooks.
@@ -172,16 +174,18 @@ impl Node {
         }
         tracing::info!("stopping: finishing what was accepted");
         http.drain();
-        self.stop().await;
-        http.shutdown(Duration::ZERO).await;
+        self.stop(&http).await;
         telemetry.shutdown();
         Ok(())
     }
 
-    /// Not ready and off the rings, clients told to come back, accepted work finished, heads written, the store closed.
-    async fn stop(self) {
+    /// Not ready and off the rings, requests answered, clients told to come back, accepted work finished, heads written, the
+    /// store closed.
+    async fn stop(self, http: &Tasks) {
         self.health.drain();
         self.mesh.leave().await;
+        // While the other nodes can still be asked.
+        http.shutdown(ANSWERED).await;
         if let Some(gateway) = &self.services.gateway {
             gateway.stop(DRAIN).await;
         }

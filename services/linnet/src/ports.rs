@@ -256,11 +256,14 @@ impl Mesh {
         }
     }
 
-    /// Gone, and the end of calls.
+    /// Gone, and the end of calls and of the bus.
     pub(crate) async fn close(&self, deadline: Duration) {
         if let Some(joined) = &self.joined {
             joined.heartbeats.stop().await;
             joined.remote.stop(deadline).await;
+        }
+        if let Some(nats) = &self.nats {
+            nats.close().await;
         }
     }
 }
