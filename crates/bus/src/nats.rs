@@ -277,7 +277,8 @@ impl Inner {
         self.up(link);
         tokio::select! {
             () = lost.cancelled() => tracing::warn!("the connection to the bus broke"),
-            () = self.closed.cancelled() => {}
+            // Whoever answers flushes holds the connection: it ends here for them too.
+            () = self.closed.cancelled() => lost.cancel(),
         }
         self.down("the connection broke");
     }

@@ -145,6 +145,10 @@ impl View {
         }
         let known = self.known.get(&id);
         let ended = self.gone.get(&id).map(|(incarnation, _)| *incarnation + 1);
+        if beat.standing() == Standing::Gone && ended == Some(beat.incarnation + 1) {
+            // A farewell is said more than once.
+            return Heard::Alive { answer: false };
+        }
         if beat.incarnation < known.map_or(0, |known| known.node.incarnation).max(ended.unwrap_or(0)) {
             return Heard::Replaced;
         }
