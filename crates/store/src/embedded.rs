@@ -39,6 +39,7 @@ use crate::keys::after_prefix;
 use crate::rows::{Applied, Error, Guard, GuardedBatch, PlainBatch, Range, Result, Row, Rows, Store, Table};
 use committer::{Committer, QUEUE, Request, read_error, read_guard};
 use metrics::StoreMetrics;
+pub use space::DISK_FULL;
 
 /// A scan of more rows than this leaves the runtime's threads alone.
 const INLINE_ROWS: usize = 256;

@@ -56,6 +56,9 @@ fn fault(error: &linnet_store::Error) -> Refusal {
         linnet_store::Error::Corrupt { .. } | linnet_store::Error::Open { .. } => {
             Refusal::new(code::ACCOUNT_INTERNAL, "internal error")
         }
+        linnet_store::Error::Unavailable { why, .. } if why.starts_with(linnet_store::embedded::DISK_FULL) => {
+            Refusal::retry(code::ACCOUNT_TIMEOUT, "the disk of the store is full", 500)
+        }
         _ => Refusal::retry(code::ACCOUNT_TIMEOUT, "the store did not answer; retry", 500),
     }
 }

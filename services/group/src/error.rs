@@ -1,5 +1,6 @@
 //! What can go wrong, and what the caller is told.
 
+use linnet_store::embedded::DISK_FULL;
 use linnet_types::{Refusal, code};
 
 /// Wait told to a caller while a group moves or its store settles.
@@ -33,6 +34,9 @@ pub(crate) fn from_store(error: &linnet_store::Error) -> (Refusal, bool) {
     match error {
         linnet_store::Error::Stale { .. } => (busy("the group is moving"), true),
         linnet_store::Error::Unknown { .. } => (busy("the outcome is not known yet"), true),
+        linnet_store::Error::Unavailable { why, .. } if why.starts_with(DISK_FULL) => {
+            (busy("the disk of the store is full"), false)
+        }
         linnet_store::Error::Unavailable { .. } => (busy("the store did not answer"), false),
         linnet_store::Error::Corrupt { .. } | linnet_store::Error::Open { .. } => {
             tracing::error!(%error, "group store");

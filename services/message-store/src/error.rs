@@ -1,6 +1,7 @@
 //! What can go wrong, and what the caller is told.
 
 use linnet_runtime::status;
+use linnet_store::embedded::DISK_FULL;
 use linnet_store::logs;
 use linnet_types::{Epoch, Refusal, code};
 
@@ -53,6 +54,7 @@ impl Error {
             Self::Moved => retry("the conversation is moving"),
             Self::StaleGroup { .. } => retry("the group has a newer owner"),
             Self::Unknown => retry("the outcome is not known yet; retry with the same token"),
+            Self::Busy(why) if why.contains(DISK_FULL) => retry("the disk of the store is full"),
             Self::Busy(_) => retry("the conversation is busy"),
             Self::Fault(_) => Refusal::new(code::C2C_INTERNAL, "internal error"),
         }

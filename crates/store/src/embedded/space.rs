@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// How the reason begins when the reserve of free space is reached: for answers that say so.
+pub const DISK_FULL: &str = "the disk is full";
+
 pub(super) struct Space {
     dir: PathBuf,
     reserve: u64,
@@ -20,6 +23,6 @@ impl Space {
             return Ok(());
         }
         let (free, reserve) = (free >> 20, self.reserve >> 20);
-        Err(format!("the disk is full: {free} MiB left at {}, {reserve} MiB are kept free", self.dir.display()))
+        Err(format!("{DISK_FULL}: {free} MiB left at {}, {reserve} MiB are kept free", self.dir.display()))
     }
 }
