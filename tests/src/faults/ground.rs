@@ -77,29 +77,25 @@ impl Ground {
         services.flat_map(|(_, names)| names.clone()).collect()
     }
 
-    /// Nodes that `name` counts.
-    async fn counted(&self, name: &str) -> Result<usize> {
-        let status = self.cluster.operate(name, "GET", "status", None).await?;
-        Ok(status["nodes"].as_array().map_or(0, Vec::len))
-    }
-
     /// Waits until every service counts every other.
     ///
     /// # Errors
     /// When one does not within 90 s.
     pub async fn whole(&self) -> Result<()> {
         let (services, end) = (self.services(), Instant::now() + WHOLE);
+        let counted = services.len();
         for name in &services {
             loop {
-                let short = match self.counted(name).await {
-                    Ok(counted) if counted == services.len() => break,
-                    Ok(counted) => format!("counts {counted} of {}", services.len()),
+                let short = match self.metric(name, "linnet_members_live").await {
+                    // A gauge of whole numbers.
+                    Ok(live) if (live - counted as f64).abs() < 0.5 => break,
+                    Ok(live) => format!("counts {live} of {counted}"),
                     Err(why) => format!("{why:#}"),
                 };
                 if Instant::now() > end {
                     bail!("{name} {short} after {WHOLE:?}");
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
         Ok(())
