@@ -222,7 +222,9 @@ impl Hub {
             let Ok(mut sessions) = self.calls.session(app, &user) else { continue };
             match sessions.sign_out(self.calls.ask(ask.clone())).await {
                 Ok(_) => return,
-                Err(why) => tracing::debug!(connection = ask.connection, code = ?why.code(), "sign-out was not recorded"),
+                Err(why) => {
+                    tracing::debug!(connection = ask.connection, code = ?why.code(), "sign-out was not recorded")
+                }
             }
         }
     }

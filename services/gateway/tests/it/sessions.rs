@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use linnet_bus::subject;
 use linnet_client::proto::{Kicked, frame};
 use linnet_client::{Client, Error, Event, Events, Options};
 use linnet_gateway::Config;
 use linnet_proto::delivery::{Envelope, Kick, envelope};
+use linnet_proto::session::SayAgain;
 use linnet_runtime::config::Period;
 use linnet_types::{AppSettings, code};
 use prost::Message as _;
@@ -122,6 +124,20 @@ async fn a_connection_that_is_no_longer_current_is_closed_at_the_next_refresh() 
     let connection = node.world.lock().sessions[0].connection.clone();
     node.world.lock().stale.push(connection);
     assert_eq!(kicked(&mut events).await.reason, "multipleDevice");
+}
+
+/// The directory lost its records: the gateway says whom it has without waiting for its turn, which is far away here.
+#[tokio::test]
+async fn what_the_directory_lost_is_said_again_at_once() {
+    let node = Node::start(Config { refresh: Period::secs(600), ..Config::default() }).await;
+    let (_alice, mut events) = node.client("alice").await;
+    // Only a refresh tells that a connection is not current.
+    let connection = node.world.lock().sessions[0].connection.clone();
+    node.world.lock().stale.push(connection);
+    let lost = SayAgain { loss: "another life".to_owned() };
+    node.bus.publish(subject::directory(), lost.encode_to_vec().into()).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(10), kicked(&mut events)).await.expect("asked in time");
+    assert_eq!(told.reason, "multipleDevice");
 }
 
 #[tokio::test]
