@@ -72,8 +72,12 @@ use crate::shard::{Command, INBOX, Shard};
 
 const SWEEP: Duration = Duration::from_millis(500);
 const SHAPING: Duration = Duration::from_millis(100);
-/// What clients are told when the node leaves: come back after up to this long.
-const COME_BACK_MS: u64 = 3_000;
+/// A node that leaves sends its clients away in this many parts, one after another, so that they do not all sign in elsewhere
+/// at once; those that are still here are served on.
+const PARTS: u32 = 10;
+const PART: Duration = Duration::from_millis(300);
+/// What those of one part are told: come back after up to this long.
+const COME_BACK_MS: u64 = 300;
 
 /// What a gateway needs.
 pub struct Deps {
@@ -194,9 +198,14 @@ impl Running {
     pub async fn stop(&self, deadline: Duration) {
         let hub = &self.gateway.hub;
         hub.start_draining();
-        for shard in 0..hub.shards.len() {
-            let after_ms = hub.rng.below(COME_BACK_MS) as u32;
-            hub.tell(shard as u16, Command::Drain { after_ms }).await;
+        for part in 0..PARTS {
+            for shard in 0..hub.shards.len() {
+                hub.tell(shard as u16, Command::Drain { part }).await;
+            }
+            if hub.meters.connections.get() == 0 {
+                break;
+            }
+            tokio::time::sleep(PART).await;
         }
         hub.reads.flush_all(hub).await;
         let gone = async {

@@ -37,6 +37,7 @@ use crate::socket::Socket;
 use crate::view::Prepared;
 use crate::wire::Wire;
 use crate::ws::{self, Op};
+use crate::{COME_BACK_MS, PARTS};
 
 /// Commands waiting for a shard; senders wait when it is full.
 pub(crate) const INBOX: usize = 4096;
@@ -132,9 +133,9 @@ pub(crate) enum Command {
         at: ConnRef,
         end: Box<End>,
     },
-    /// Ends every connection: the node is leaving.
+    /// Ends one of [`PARTS`] of the connections, the last one all: the node is leaving.
     Drain {
-        after_ms: u32,
+        part: u32,
     },
 }
 
@@ -272,9 +273,13 @@ impl Shard {
                     self.end(at.slot, *end);
                 }
             }
-            Command::Drain { after_ms } => {
-                let slots: Vec<u32> = self.conns.iter().map(|(slot, _)| slot as u32).collect();
+            Command::Drain { part } => {
+                // The last part takes who came meanwhile too.
+                let leaves = |slot: u32| slot % PARTS == part || part + 1 >= PARTS;
+                let here = self.conns.iter().filter(|(_, conn)| !matches!(conn.stage, Stage::Closing));
+                let slots: Vec<u32> = here.map(|(slot, _)| slot as u32).filter(|slot| leaves(*slot)).collect();
                 for slot in slots {
+                    let after_ms = self.hub.rng.below(COME_BACK_MS) as u32;
                     let say = Some(frame::Body::GoingAway(client::GoingAway { after_ms }));
                     self.end(slot, End { say, ..End::new(Ended::LinkClose, 1001, "going away") });
                 }

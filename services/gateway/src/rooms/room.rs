@@ -238,6 +238,8 @@ impl Room {
             | control::Kind::Kicked(_)
             | control::Kind::Banned(_)
             | control::Kind::Dismissed(_) => {}
+            #[cfg(feature = "next")]
+            control::Kind::NextBuild(_) => {}
         }
     }
 
