@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use prost_types::FieldDescriptorProto;
+use prost_types::field_descriptor_proto::{Label, Type};
 use tonic_prost_build::FileDescriptorSet;
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
@@ -33,7 +35,10 @@ fn main() -> AnyResult<()> {
     let mut files = Vec::new();
     protos(Path::new("linnet"), &mut files)?;
     files.sort();
-    let descriptors = protox::compile(&files, ["."])?;
+    let mut descriptors = protox::compile(&files, ["."])?;
+    if std::env::var_os("CARGO_FEATURE_NEXT").is_some() {
+        next_build(&mut descriptors);
+    }
     let mut build = tonic_prost_build::configure().bytes(".");
     for message in client_messages(&descriptors) {
         if choice(message).is_some() {
@@ -61,6 +66,29 @@ fn main() -> AnyResult<()> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("streaming.rs");
     std::fs::write(out, streaming(&descriptors)?)?;
     Ok(())
+}
+
+/// What the next version might add: a field of `Append`, and a control record.
+fn next_build(set: &mut FileDescriptorSet) {
+    let mut add = |package: &str, message: &str, kind: Type, oneof_index| {
+        for file in set.file.iter_mut().filter(|file| file.package() == package) {
+            // It knows nothing of the field, and the generator insists.
+            file.source_code_info = None;
+            for found in file.message_type.iter_mut().filter(|found| found.name() == message) {
+                found.field.push(FieldDescriptorProto {
+                    name: Some("next_build".to_owned()),
+                    json_name: Some("nextBuild".to_owned()),
+                    number: Some(99),
+                    label: Some(Label::Optional.into()),
+                    r#type: Some(kind.into()),
+                    oneof_index,
+                    ..FieldDescriptorProto::default()
+                });
+            }
+        }
+    };
+    add("linnet.messages.v1", "AppendRequest", Type::String, None);
+    add("linnet.delivery.v1", "Control", Type::Bool, Some(0));
 }
 
 /// The paths of methods that stream, which a transport cannot tell from their first message.

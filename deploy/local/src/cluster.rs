@@ -24,7 +24,7 @@ use crate::process::{self, Guard};
 use crate::relay::{Control, LinkState, Mode};
 use crate::servers::{self, Node};
 use plan::Programs;
-pub use programs::binary;
+pub use programs::{binary, binary_with};
 use state::State;
 
 /// How long a cluster may take until every node is known to every other: new nodes attract nothing at first.

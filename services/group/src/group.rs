@@ -352,6 +352,8 @@ impl Group {
         if records.is_empty() {
             return;
         }
+        #[cfg(feature = "next")]
+        let records = std::iter::once(control_record(control(control::Kind::NextBuild(true)))).chain(records).collect();
         let (audience, register) = self.audience(also);
         let (live, shaped) = match &mut self.live {
             Some(live) => (true, std::mem::take(&mut live.shaped)),

@@ -28,7 +28,7 @@ fn opening(app: u32, conv: u64, group_id: &str, retention_days: u32) -> Result<O
 impl Service {
     /// Appends a group's batch as one thing; not at all when it has waited longer than `patience`.
     pub(crate) async fn append_group(&self, request: AppendRequest, patience: Duration) -> Result<AppendReply> {
-        let AppendRequest { app, conv, group_id, group_epoch, retention_days, messages, group_type } = request;
+        let AppendRequest { app, conv, group_id, group_epoch, retention_days, messages, group_type, .. } = request;
         let opening = opening(app, conv, &group_id, retention_days)?;
         if messages.len() > MOST {
             return Err(Error::refused(code::GROUP_BAD_PARAM, "at most 20 messages"));

@@ -65,6 +65,20 @@ pub fn binary() -> Result<PathBuf> {
     built(&|_| ())
 }
 
+/// As [`binary`], built with a feature, under a name of its own.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn binary_with(feature: &str) -> Result<PathBuf> {
+    let made = build_with("linnet", &["--features", feature], &|_| ())?;
+    let kept = made.with_file_name(format!("linnet-{feature}"));
+    let _ = std::fs::remove_file(&kept);
+    std::fs::rename(&made, &kept)?;
+    // What is usually there, for those who look there.
+    build("linnet", &|_| ())?;
+    Ok(kept)
+}
+
 fn built(say: &dyn Fn(&str)) -> Result<PathBuf> {
     match std::env::var_os("LINNET_BIN") {
         Some(file) => Ok(file.into()),
@@ -74,6 +88,10 @@ fn built(say: &dyn Fn(&str)) -> Result<PathBuf> {
 
 /// Builds a package of this workspace in the profile we were built in, beside us.
 fn build(package: &str, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    build_with(package, &[], say)
+}
+
+fn build_with(package: &str, args: &[&str], say: &dyn Fn(&str)) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // target/<profile>/linnet-local, target/<profile>/deps/<test>
     let profile = own.ancestors().skip(1).find(|folder| folder.file_name().is_some_and(|name| name != "deps"));
@@ -81,7 +99,7 @@ fn build(package: &str, say: &dyn Fn(&str)) -> Result<PathBuf> {
     let target = profile.parent().context("target/<profile>")?;
     say(&format!("building {package}"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", package, "--target-dir"]).arg(target);
+    cargo.args(["build", "--quiet", "--package", package, "--target-dir"]).arg(target).args(args);
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).stdin(Stdio::null());
     if profile.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");

@@ -78,6 +78,8 @@ impl Group {
             retention_days: self.app.settings.retention_days,
             messages: messages.to_vec(),
             group_type: self.kind().wire().to_owned(),
+            #[cfg(feature = "next")]
+            next_build: "what this build adds".to_owned(),
         };
         match self.shared.append(request).await {
             Ok(reply) if reply.appended.len() == messages.len() => Attempt::Done(reply),
