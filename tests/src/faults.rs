@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "test support runs outside the product's runtime")]
 
 pub mod api;
+mod builds;
 pub mod check;
 pub mod crowd;
 pub mod door;

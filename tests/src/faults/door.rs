@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use linnet_testkit::{Hooks, Reply};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+
+/// Until the port is free again after the door was shut.
+const REOPEN: Duration = Duration::from_secs(5);
 
 /// An app's server behind a door.
 #[derive(Clone)]
@@ -51,14 +54,23 @@ impl Door {
         }
     }
 
-    /// As before.
+    /// As before; nothing changes when it is open.
     ///
     /// # Errors
     /// When the port was taken meanwhile.
     pub async fn open(&self) -> Result<()> {
-        self.shut();
-        let listener = TcpListener::bind(self.listen).await.with_context(|| format!("{} again", self.listen))?;
-        self.carry(listener)
+        if self.open.lock().is_some() {
+            return Ok(());
+        }
+        let end = Instant::now() + REOPEN;
+        loop {
+            match TcpListener::bind(self.listen).await {
+                Ok(listener) => return self.carry(listener),
+                // The task that held the port may be about to end.
+                Err(_) if Instant::now() < end => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(why) => return Err(why).with_context(|| format!("{} again", self.listen)),
+            }
+        }
     }
 
     /// Every answer comes this late.

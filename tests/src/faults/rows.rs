@@ -9,6 +9,7 @@ use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use linnet_local::Options;
 use linnet_runtime::Rng;
 
+use super::builds;
 use super::fault::{Fault, SPELL};
 use super::ground::Ground;
 use super::neighbours::{self, alone};
@@ -28,6 +29,8 @@ enum Needs {
     Replicas,
     /// No cluster.
     Nothing,
+    /// One whose services are of two builds.
+    Builds,
 }
 
 /// A cluster with everything on it, for rows.
@@ -48,8 +51,8 @@ type Alone = fn(PathBuf) -> BoxFuture<'static, Result<()>>;
 enum Body {
     /// A fault, and how long it may stall the worst sender, in ms.
     Fault(Fault, Option<u64>),
-    /// A story of its own, on the cluster.
-    Story(Story),
+    /// A story of its own, on the cluster, and how long it may stall the worst sender, in ms.
+    Story(Story, Option<u64>),
     /// A story of one process, with the binary to run.
     Alone(Alone),
 }
@@ -65,7 +68,7 @@ const fn row(name: &'static str, needs: Needs, fault: Fault, worst_ms: Option<u6
 }
 
 const fn story(name: &'static str, story: Story) -> Row {
-    Row { name, needs: Needs::Warm, body: Body::Story(story) }
+    Row { name, needs: Needs::Warm, body: Body::Story(story, None) }
 }
 
 const fn alone(name: &'static str, story: Alone) -> Row {
@@ -102,6 +105,11 @@ fn rows() -> Vec<Row> {
         row("cql_killed", Replicas, Fault::CqlKilled, Some(2_000)),
         row("cql_paused", Replicas, Fault::CqlPaused, Some(10_000)),
         row("cql_slow", Replicas, Fault::CqlSlow, None),
+        Row {
+            name: "two_builds",
+            needs: Needs::Builds,
+            body: Body::Story(|stage| builds::both_orders_and_back(stage).map_ok(Some).boxed(), Some(2_000)),
+        },
     ]
 }
 
@@ -179,7 +187,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
 /// The names of those that failed.
 async fn run(wanted: &[Row]) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    for needs in [Needs::Nothing, Needs::Warm, Needs::Replicas] {
+    for needs in [Needs::Nothing, Needs::Warm, Needs::Replicas, Needs::Builds] {
         let rows: Vec<&Row> = wanted.iter().filter(|row| row.needs == needs).collect();
         if rows.is_empty() {
             continue;
@@ -246,6 +254,10 @@ impl Stage {
         let ground = match given {
             Some(dir) => Ground::of(linnet_local::Cluster::open(dir.as_ref())?)?,
             None => {
+                if needs == Needs::Builds {
+                    // Before the cluster is up: it takes the place of the usual binary for a while.
+                    builds::next().await?;
+                }
                 let dir = std::env::temp_dir().join(format!("linnet-faults-{}-{needs:?}", std::process::id()));
                 let cql = if needs == Needs::Replicas { 3 } else { 1 };
                 let nats = if needs == Needs::Replicas { 1 } else { 3 };
@@ -264,7 +276,7 @@ impl Stage {
         println!("    seed {}", self.lane.seed);
         let (report, worst_ms) = match row.body {
             Body::Fault(fault, worst_ms) => (Some(self.inflict(row.name, fault).await?), worst_ms),
-            Body::Story(story) => (story(self).await?, None),
+            Body::Story(story, worst_ms) => (story(self).await?, worst_ms),
             Body::Alone(_) => bail!("it needs no cluster"),
         };
         let hurt = self.ground.hurt()?;

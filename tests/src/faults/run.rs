@@ -91,6 +91,8 @@ pub struct Report {
     pub converged: Option<Duration>,
     /// Sends by outcome.
     pub fates: BTreeMap<&'static str, u64>,
+    /// Codes of those that were refused for good.
+    pub codes: BTreeSet<u32>,
     /// Messages shown to those who follow.
     pub delivered: u64,
     /// Messages of live rooms that were published, and those of them shown, summed over viewers.
@@ -262,6 +264,8 @@ impl Lane {
             };
             *fates.entry(fate).or_default() += 1;
         }
+        let refused = |told: &Told| if let Fate::Refused(code) = told.fate { Some(code) } else { None };
+        let codes = history.sends.iter().filter_map(refused).collect();
         let stalls = Stalls::of(history.sends.iter(), struck_ms.unwrap_or(0), last);
         let delivered = delivered(&history);
         let live = live(&history);
@@ -272,7 +276,7 @@ impl Lane {
         join_all(people.into_iter().chain(watching).map(Person::leave)).await;
         world.tasks.shutdown(Duration::from_secs(2)).await;
         let (seed, sends) = (self.seed, history.sends);
-        Ok(Report { name, seed, schedule, stalls, converged, fates, delivered, live, replayed, violations, sends })
+        Ok(Report { name, seed, schedule, stalls, converged, fates, codes, delivered, live, replayed, violations, sends })
     }
 
     /// Waits until everybody was shown every acknowledged message; how long after `last` that was.
@@ -472,6 +476,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fates: Vec<String> = self.fates.iter().map(|(fate, count)| format!("{count} {fate}")).collect();
         writeln!(f, "    sends: {}; shown {} times; live {} of {}", fates.join(", "), self.delivered, self.live.1, self.live.0)?;
+        if !self.codes.is_empty() || self.replayed > 0 {
+            writeln!(f, "    refused with {:?}; {} dead letters sent again", self.codes, self.replayed)?;
+        }
         match self.converged {
             Some(after) => writeln!(f, "    everybody had everything {} ms after the end", after.as_millis())?,
             None => writeln!(f, "    not everybody had everything {CONVERGED:?} after the end")?,
