@@ -54,7 +54,6 @@ pub(crate) struct Held {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one of either kind a message")]
 enum Ask {
     Pair(messages::SendC2cRequest),
     Group(group::SendRequest),
