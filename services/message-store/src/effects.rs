@@ -246,7 +246,6 @@ impl Service {
     ///
     /// # Errors
     /// Retryable: the caller repeats the call, which tells the same event again.
-    #[expect(clippy::too_many_arguments, reason = "where it comes, whom it is about, and what it is")]
     pub(crate) async fn tell(
         &self,
         id: LogId,

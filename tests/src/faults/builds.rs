@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When it cannot be built.
-pub async fn next() -> Result<PathBuf> {
+pub(super) async fn next() -> Result<PathBuf> {
     match std::env::var_os("LINNET_NEXT_BIN") {
         Some(file) => Ok(file.into()),
         None => tokio::task::spawn_blocking(|| cluster::binary_with("next")).await?,

@@ -257,7 +257,7 @@ async fn watch(since: Since, name: String, client: Client, mut events: Events, h
                     screen.lock().away.push((from, since.ms()));
                 });
             }
-            Event::Disconnected => lost = lost.or(Some(since.ms())),
+            Event::Disconnected => lost = lost.or_else(|| Some(since.ms())),
             Event::Kicked(kicked) => screen.lock().ended = Some(format!("kicked: {}", kicked.reason)),
             Event::Refused(why) => screen.lock().ended = Some(format!("refused: {} {}", why.code, why.info)),
             Event::Item(_) => {}
