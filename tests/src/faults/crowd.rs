@@ -1,8 +1,10 @@
 //! Who is there, and in which conversations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::Result;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
 use super::api::Api;
@@ -16,8 +18,12 @@ const IN_COMMUNITY: usize = 10;
 const IN_ROOM: usize = 12;
 /// Users with a second device that only writes down what is pushed to it.
 const WATCHED: usize = 6;
-/// Accounts of one import, and members of one addition.
+/// Accounts of one import, members of one addition, and such calls at a time.
 const BATCH: usize = 100;
+const ADDED: usize = 100;
+const AT_ONCE: usize = 4;
+/// For one addition.
+const SEEDED: Duration = Duration::from_secs(120);
 
 /// The users and conversations of a lane.
 #[derive(Clone, Debug)]
@@ -75,12 +81,15 @@ impl Crowd {
         let Conv::Group(community) = &self.community else { unreachable!("a community is a group") };
         let rest = size.saturating_sub(self.stored[&self.community].len());
         let silent: Vec<String> = (0..rest).map(|n| format!("{}m{n:05}", self.people[0])).collect();
-        for batch in silent.chunks(BATCH) {
-            import(api, batch).await?;
+        let imports = silent.chunks(BATCH).map(|batch| import(api, batch));
+        stream::iter(imports).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        let added = silent.chunks(ADDED).map(|batch| async move {
             let members: Vec<_> = batch.iter().map(|user| json!({ "Member_Account": user })).collect();
             let body = json!({ "GroupId": community, "Silence": 1, "MemberList": members });
-            api.ok("group_open_http_svc/add_group_member", body).await?;
-        }
+            // A batch may take longer than a node lets a call take; those of it who are in are in.
+            api.ok_within("group_open_http_svc/add_group_member", body, SEEDED).await.map(drop)
+        });
+        stream::iter(added).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         Ok(())
     }
 

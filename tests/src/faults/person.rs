@@ -108,6 +108,7 @@ impl Person {
         let send = proto::Send { conv: view, random: told.random, body: body.into(), ..proto::Send::default() };
         told.begun_ms = since.ms();
         let mut unanswered = false;
+        let drops = self.screen.lock().drops;
         while Instant::now() < give_up {
             told.tries += 1;
             match self.client.request(frame::Body::Send(send.clone())).await {
@@ -127,6 +128,8 @@ impl Person {
                     tokio::time::sleep(Duration::from_millis(why.retry_after_ms.into())).await;
                 }
                 Err(Error::Refused(why)) => {
+                    // What was under way when a connection was lost went out again by itself.
+                    unanswered |= self.screen.lock().drops > drops;
                     told.fate = if unanswered { Fate::Unknown } else { Fate::Refused(why.code) };
                     told.ended_ms = since.ms();
                     return told;
@@ -244,7 +247,6 @@ async fn watch(since: Since, name: String, client: Client, mut events: Events, h
                 screen.lock().shown.entry(conv).or_default().push(entry(&message));
             }
             Event::SignedIn(signed_in) => {
-                screen.lock().sign_ins += 1;
                 let Some(from) = lost.take() else { continue };
                 let mut habits = habits.clone();
                 habits.room = habits.room.filter(|_| !signed_in.resumed);

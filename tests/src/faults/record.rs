@@ -132,8 +132,8 @@ pub struct Screen {
     pub follows: bool,
     /// Messages by conversation in the order they came.
     pub shown: BTreeMap<Conv, Vec<Entry>>,
-    /// Sign-ins, and those that took up the session before.
-    pub sign_ins: u32,
+    /// Connections that were lost: what was under way then was sent again, and may have been done twice.
+    pub drops: u32,
     /// Times it was away from a live room: ms of the run.
     pub away: Vec<(u64, u64)>,
     /// Why the session is over.

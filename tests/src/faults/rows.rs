@@ -146,11 +146,15 @@ impl Asked {
         asked
     }
 
-    fn wants(&self, name: &str) -> bool {
+    fn wants(&self, row: &str) -> bool {
+        let name = &format!("{LANE}{row}");
         let hit = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
         (self.filters.is_empty() || self.filters.iter().any(hit)) && !self.skip.iter().any(hit)
     }
 }
+
+/// In front of the name of every row, so that a run of all tests can skip what needs a cluster.
+const LANE: &str = "faults::lane::";
 
 /// Runs the rows that the arguments name, all of them without; prints as other tests do.
 #[must_use]
@@ -160,7 +164,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let count = all.len();
     let wanted: Vec<Row> = all.into_iter().filter(|row| asked.wants(row.name)).collect();
     if asked.list {
-        wanted.iter().for_each(|row| println!("{}: test", row.name));
+        wanted.iter().for_each(|row| println!("{LANE}{}: test", row.name));
         println!("\n{} tests, 0 benchmarks", wanted.len());
         return ExitCode::SUCCESS;
     }
@@ -171,7 +175,7 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     if !failed.is_empty() {
         println!("\nfailures:");
-        failed.iter().for_each(|name| println!("    {name}"));
+        failed.iter().for_each(|name| println!("    {LANE}{name}"));
     }
     println!(
         "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
@@ -215,7 +219,7 @@ async fn run(wanted: &[Row]) -> Vec<&'static str> {
 
 /// Plays one row and tells how it went; its name when it failed.
 async fn tell(row: &Row, stage: Option<&mut Stage>) -> Result<(), &'static str> {
-    println!("test {} ...", row.name);
+    println!("test {LANE}{} ...", row.name);
     let begun = Instant::now();
     let outcome = match (&row.body, stage) {
         (Body::Alone(story), _) => match linnet_local::cluster::binary() {
@@ -235,9 +239,9 @@ async fn tell(row: &Row, stage: Option<&mut Stage>) -> Result<(), &'static str> 
     };
     let took = begun.elapsed().as_secs_f64();
     match outcome {
-        Ok(()) => println!("test {} ... ok ({took:.1} s)", row.name),
+        Ok(()) => println!("test {LANE}{} ... ok ({took:.1} s)", row.name),
         Err(why) => {
-            println!("test {} ... FAILED ({took:.1} s): {why:#}", row.name);
+            println!("test {LANE}{} ... FAILED ({took:.1} s): {why:#}", row.name);
             return Err(row.name);
         }
     }
@@ -335,6 +339,7 @@ mod tests {
         let names: Vec<_> = rows().iter().map(|row| row.name).filter(|name| asked.wants(name)).collect();
         assert_eq!(names, ["owner_killed"]);
         assert!(!asked.wants("redis_gone"));
+        assert!(!self::asked(&["--skip", "faults::lane"]).wants("calm"));
     }
 
     #[test]
