@@ -52,7 +52,10 @@ impl Live {
     }
 
     pub(crate) fn all(&self) -> Vec<NodeId> {
-        self.cluster.nodes(Service::Gateway)
+        // Also those that are on no ring because they are young or about to stop.
+        let snapshot = self.cluster.snapshot();
+        let gateways = snapshot.nodes().filter(|node| node.services.contains(&Service::Gateway));
+        gateways.map(|node| node.id.clone()).collect()
     }
 
     /// Notes who came and went; answers the lives that ended: of gateways gone for `span` by now, once each, and of those that

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use linnet_admission::apps::{App, Apps};
 use linnet_cluster::{Cluster, Service as Target};
@@ -44,7 +45,13 @@ struct Heard {
     /// What its heartbeats said then. When they say something else they are right, also if that is lower: its clock may
     /// have been set back between two lives.
     told: u64,
+    /// When it called last, and whether its heartbeats were heard in this life: one that only calls is new.
+    at: Duration,
+    seen: bool,
 }
+
+/// A gateway whose heartbeats were not heard yet lives this long after its last call.
+const NEW_FOR: Duration = Duration::from_secs(15);
 
 impl Lives {
     pub(crate) fn new(cluster: Cluster, clock: Clock) -> Self {
@@ -57,14 +64,22 @@ impl Lives {
         let mut heard = self.heard.lock();
         let known = heard.entry(gateway.clone()).or_default();
         let newest = if known.told == told { known.incarnation.max(incarnation) } else { incarnation };
-        *known = Heard { incarnation: newest, told };
+        let seen = known.seen && known.incarnation == newest;
+        *known = Heard { incarnation: newest, told, at: self.clock.mono(), seen };
     }
 
-    /// A gateway's life is told by its heartbeats, and by its own calls when they come first.
+    /// A gateway's life is told by its heartbeats, and by its own calls when they come first. One that is young or about to
+    /// stop is on no ring and has users all the same.
     fn view(&self) -> View {
-        let snapshot = self.cluster.snapshot();
-        let living = snapshot.ring(Target::Gateway).nodes();
+        let (snapshot, now) = (self.cluster.snapshot(), self.clock.mono());
+        let gateways = snapshot.nodes().filter(|node| node.services.contains(&Target::Gateway));
+        let mut living: Vec<NodeId> = gateways.map(|node| node.id.clone()).collect();
         let mut heard = self.heard.lock();
+        for (gateway, known) in heard.iter_mut() {
+            known.seen |= living.contains(gateway);
+        }
+        let new = |known: &Heard| !known.seen && now.saturating_sub(known.at) < NEW_FOR;
+        living.extend(heard.iter().filter(|(_, known)| new(known)).map(|(gateway, _)| gateway.clone()));
         if heard.len() > living.len() * 2 + 64 {
             heard.retain(|gateway, _| living.contains(gateway));
         }
