@@ -9,6 +9,9 @@
 //!   refusal, so that only idempotent calls are repeated.
 //! - Streams of requests or replies, and requests above 256 KiB, go over a second connection; large replies travel in
 //!   pieces among the others.
+//!
+//! Over loopback, 200 bytes each way, 16 to 128 callers, two shared cores: 8.7 µs of CPU a call for both ends together
+//! (9.8 with TLS) and 58,000 to 76,000 calls/s, where unary gRPC takes 28 to 35 µs and does 19,000 (`examples/link.rs`).
 
 mod access;
 mod carry;
