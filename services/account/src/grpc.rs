@@ -1,7 +1,9 @@
 //! The gRPC surface: decode, call, encode.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use linnet_cluster::{RouteKey, Service as Role};
 use linnet_proto::account::{self as pb, accounts_server::Accounts as Rpc};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
@@ -22,6 +24,8 @@ use crate::{Deps, fault, profile};
 const CALL: Duration = Duration::from_millis(2500);
 /// Most accounts of one import or deletion (`spec/rest-accounts.md` §2.2).
 const BATCH: usize = 100;
+/// Accounts of one import written at a time: a hundred one after the other take a CQL server longer than callers wait.
+const IMPORTS: usize = 16;
 /// Most users of one look-up.
 const LOOKUP: usize = 500;
 /// Most entries of a block list (`spec/rest-accounts.md` §4.1).
@@ -66,21 +70,29 @@ impl Service {
             return Err(too_many());
         }
         let (settings, _) = self.settings(app).await?;
-        let mut room = match settings.accounts {
+        let room = match settings.accounts {
             0 => u64::MAX,
             cap => cap.saturating_sub(self.accounts.count(app).await.map_err(|error| fault(&error))?),
         };
+        // Where the cap may be met, one after the other, so that the first get the room.
+        let together = if room < request.accounts.len() as u64 { 1 } else { IMPORTS };
+        let room = AtomicU64::new(room);
+        let imports = stream::iter(request.accounts).map(|account| async {
+            let done = self.import_one(app, &account, &room).await;
+            (account.user, done)
+        });
+        let imported: Vec<_> = imports.buffered(together).collect().await;
         let mut reply = pb::ImportReply::default();
-        for account in request.accounts {
-            if let Err(refusal) = self.import_one(app, &account, &mut room).await {
-                reply.failed.push(account.user);
+        for (user, done) in imported {
+            if let Err(refusal) = done {
+                reply.failed.push(user);
                 reply.codes.push(refusal.code);
             }
         }
         Ok(reply)
     }
 
-    async fn import_one(&self, app: SdkAppId, account: &pb::ImportAccount, room: &mut u64) -> Result<(), Refusal> {
+    async fn import_one(&self, app: SdkAppId, account: &pb::ImportAccount, room: &AtomicU64) -> Result<(), Refusal> {
         let user = UserId::parse(&account.user)?;
         let mut fields = Vec::new();
         for (tag, value) in [(profile::NICK, &account.nick), (profile::IMAGE, &account.face_url)] {
@@ -90,12 +102,14 @@ impl Service {
             }
             fields.push((tag.to_owned(), ProfileValue::Text(value.clone())));
         }
-        if *room == 0 && self.accounts.get(app, &user).await.map_err(|error| fault(&error))?.is_none() {
+        if room.load(Ordering::Relaxed) == 0
+            && self.accounts.get(app, &user).await.map_err(|error| fault(&error))?.is_none()
+        {
             return Err(Refusal::new(code::ACCOUNT_CAP, "the app's cap of accounts is reached"));
         }
         let done = self.accounts.import(app, &user, &fields, self.deps.clock.now()).await;
         if matches!(done.map_err(|error| fault(&error))?, Imported::Created(_)) {
-            *room -= 1;
+            room.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
     }
