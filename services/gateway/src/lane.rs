@@ -138,6 +138,8 @@ struct Flight {
     call: Option<AbortHandle>,
     /// It waits to be sent again, and counts as such.
     waits: Option<Waits>,
+    /// A try before this one may have been stored.
+    uncertain: bool,
 }
 
 /// The messages of one conversation that are not answered, in order.
@@ -180,7 +182,7 @@ impl Lines {
                 self.last += 1;
                 let deadline = Instant::now() + hub.config.send_patience.get();
                 let line = self.lines.entry(held.reply.conv.clone()).or_default();
-                line.flights.push_back(Flight { no: self.last, held: Arc::new(held), deadline, call: None, waits: None });
+                line.flights.push_back(Flight { no: self.last, held: Arc::new(held), deadline, call: None, waits: None, uncertain: false });
             }
         }
     }
@@ -258,6 +260,15 @@ impl Lines {
             line.pause = Duration::ZERO;
         }
         if let Some(flight) = line.flights.remove(at) {
+            let outcome = match outcome {
+                // "Refused" would say that it is not stored. A sender who repeats it is refused, or told where it is.
+                Err(refusal) if flight.uncertain && !send::is_worth_a_retry(&refusal) => Err(Refusal::retry(
+                    code::BUSY,
+                    "refused now, and perhaps stored before; repeat it with the same token",
+                    50,
+                )),
+                outcome => outcome,
+            };
             self.answer(&flight.held, outcome);
         }
         self.lines.retain(|_, line| !line.flights.is_empty());
@@ -291,6 +302,7 @@ impl Line {
         for flight in &mut self.flights {
             if let Some(call) = flight.call.take() {
                 call.abort();
+                flight.uncertain = true;
                 flight.waits = Some(Waits::new(hub));
                 hub.meters.sends_again.inc();
             }
