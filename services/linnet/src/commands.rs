@@ -9,6 +9,7 @@ mod chat;
 mod config;
 mod demo;
 mod doctor;
+mod drain;
 mod http;
 mod inspect;
 mod migrate;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// The playground beside a running server, such as a cluster.
     Play(play::PlayArgs),
+    /// Make one process leave as planned.
+    Drain(drain::DrainArgs),
     /// What could stand in the way here, and what to do about it.
     Doctor(doctor::DoctorArgs),
     /// Show, check, document and compare configurations of `linnet serve`.
@@ -81,6 +84,7 @@ pub(crate) async fn run(command: Command, common: &Common) -> Result<Exit> {
         Command::Status(args) => status::run(args, common, out).await,
         Command::Demo(args) => demo::run(args, common, out).await,
         Command::Play(args) => play::run(args, common, out).await,
+        Command::Drain(args) => drain::run(args, common, out).await,
         Command::Doctor(args) => doctor::run(args, common, out).await,
         Command::Certs(args) => certs::run(args, out),
         Command::Config(args) => config::run(args, out),
