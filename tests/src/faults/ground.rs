@@ -151,14 +151,19 @@ impl Ground {
         let status = self.cluster.status()?;
         let processes = status["processes"].as_array().context("processes")?;
         let url = processes.iter().find(|p| p["name"] == name).and_then(|p: &Value| p["metrics"].as_str());
-        let text = reqwest::get(url.with_context(|| format!("no metrics of {name}"))?).await?.text().await?;
-        let value = |line: &str| {
-            let rest = line.strip_prefix(metric)?;
-            if !rest.starts_with([' ', '{']) {
-                return None;
-            }
-            rest.rsplit(' ').next()?.parse::<f64>().ok()
-        };
-        Ok(text.lines().filter_map(value).sum())
+        sum(url.with_context(|| format!("no metrics of {name}"))?, metric).await
     }
+}
+
+/// One number of a `/metrics` page, summed over its labels.
+pub(crate) async fn sum(url: &str, metric: &str) -> Result<f64> {
+    let text = reqwest::get(url).await?.text().await?;
+    let value = |line: &str| {
+        let rest = line.strip_prefix(metric)?;
+        if !rest.starts_with([' ', '{']) {
+            return None;
+        }
+        rest.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    Ok(text.lines().filter_map(value).sum())
 }

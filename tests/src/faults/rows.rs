@@ -256,7 +256,11 @@ impl Stage {
         let given = std::env::var_os("LINNET_FAULTS_CLUSTER");
         let own = given.is_none();
         let ground = match given {
-            Some(dir) => Ground::of(linnet_local::Cluster::open(dir.as_ref())?)?,
+            Some(dir) => {
+                let ground = Ground::of(linnet_local::Cluster::open(dir.as_ref())?)?;
+                ground.mend().await?;
+                ground
+            }
             None => {
                 if needs == Needs::Builds {
                     // Before the cluster is up: it takes the place of the usual binary for a while.
