@@ -170,8 +170,7 @@ async fn tenants_do_not_see_each_other() -> Result<()> {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     // A sig of one app is worth nothing in the other.
     let mut socket = Socket::open(server.ws()).await?;
-    let request =
-        json!({ "sdkappid": other, "user": "alice", "usersig": server.sig("alice"), "platform": "Web" });
+    let request = json!({ "sdkappid": other, "user": "alice", "usersig": server.sig("alice"), "platform": "Web" });
     assert_eq!(socket.refused("sign_in", request).await?, 70014);
     Ok(())
 }

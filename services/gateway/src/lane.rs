@@ -90,7 +90,8 @@ impl Hub {
 async fn run(hub: Arc<Hub>, session: Arc<Session>) {
     let (mut changes, mut ring_changes) = (hub.calls.changes(), true);
     changes.mark_unchanged();
-    let mut lines = Lines { hub, session: Arc::clone(&session), lines: HashMap::new(), flying: FuturesUnordered::new(), last: 0 };
+    let mut lines =
+        Lines { hub, session: Arc::clone(&session), lines: HashMap::new(), flying: FuturesUnordered::new(), last: 0 };
     loop {
         while let Some(job) = session.lane.pop() {
             lines.take(job).await;
@@ -182,7 +183,14 @@ impl Lines {
                 self.last += 1;
                 let deadline = Instant::now() + hub.config.send_patience.get();
                 let line = self.lines.entry(held.reply.conv.clone()).or_default();
-                line.flights.push_back(Flight { no: self.last, held: Arc::new(held), deadline, call: None, waits: None, uncertain: false });
+                line.flights.push_back(Flight {
+                    no: self.last,
+                    held: Arc::new(held),
+                    deadline,
+                    call: None,
+                    waits: None,
+                    uncertain: false,
+                });
             }
         }
     }
@@ -220,11 +228,16 @@ impl Lines {
                     let outcome = held.call(&hub, &owner, left).await;
                     Landed::Tried { conv, no, round, outcome }
                 };
-                self.flying.push(Box::pin(async move { Abortable::new(call, registration).await.unwrap_or(Landed::Given) }));
+                self.flying
+                    .push(Box::pin(async move { Abortable::new(call, registration).await.unwrap_or(Landed::Given) }));
             }
         }
         for flight in late {
-            let why = Refusal::retry(code::BUSY, "the conversation has no owner that answers; retry with the same token", 200);
+            let why = Refusal::retry(
+                code::BUSY,
+                "the conversation has no owner that answers; retry with the same token",
+                200,
+            );
             self.answer(&flight.held, Err(why));
         }
         self.lines.retain(|_, line| !line.flights.is_empty());

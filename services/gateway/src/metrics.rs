@@ -149,8 +149,10 @@ impl Meters {
             closed: scope.counters("closed", "Connections ended, by cause"),
             refused_frames: scope.counters("refused_frames", "Client frames not carried out, by cause"),
             sends: scope.counters("sends", "Messages sent by clients, by outcome"),
-            sends_again: scope.counter("sends_again", "Messages sent again because their owner moved or did not answer"),
-            sends_not_held: scope.counter("sends_not_held", "Messages refused because too many waited to be sent again"),
+            sends_again: scope
+                .counter("sends_again", "Messages sent again because their owner moved or did not answer"),
+            sends_not_held: scope
+                .counter("sends_not_held", "Messages refused because too many waited to be sent again"),
             shaped: scope.counters("live_shaped", "Live messages shed by this gateway, by priority"),
             send_seconds: scope.seconds("send", "From a send frame to its reply"),
             request_seconds: scope.seconds("request", "From any other request to its reply"),

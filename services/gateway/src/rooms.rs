@@ -201,12 +201,7 @@ impl Rooms {
     ///
     /// # Errors
     /// `GROUP_OWNER_QUIT`: the owner of a room does not leave it (`spec/rest-groups.md` §1.2); he may sign out.
-    pub(crate) async fn quit(
-        &self,
-        hub: &Arc<Hub>,
-        session: &Arc<Session>,
-        group: &GroupId,
-    ) -> Result<bool, Refusal> {
+    pub(crate) async fn quit(&self, hub: &Arc<Hub>, session: &Arc<Session>, group: &GroupId) -> Result<bool, Refusal> {
         let Some(room) = self.find(session.app, group) else { return Ok(false) };
         let (seats, open) = {
             let room = room.lock();

@@ -110,7 +110,8 @@ async fn asked(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Result<
         ConversationKey::Group(group) => {
             let viewer = hub.rooms.knows(app, &group);
             let group_id = group.as_str().to_owned();
-            let ask = group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer, stands_for: 1 };
+            let ask =
+                group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer, stands_for: 1 };
             (RouteKey::group(app, &group), Ask::Group(ask))
         }
     })

@@ -160,8 +160,14 @@ impl World {
     }
 
     pub(super) async fn send_message(&self, id: &str, message: Message, by: Origin) -> Result<SendReply, Refusal> {
-        let request =
-            SendRequest { app: APP.0, group_id: id.into(), message: Some(message), origin: Some(by), viewer: true, stands_for: 0 };
+        let request = SendRequest {
+            app: APP.0,
+            group_id: id.into(),
+            message: Some(message),
+            origin: Some(by),
+            viewer: true,
+            stands_for: 0,
+        };
         done(self.groups().send(request).await)
     }
 

@@ -84,13 +84,7 @@ pub(crate) fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, site:
     owner
 }
 
-async fn handshake(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    peer: SocketAddr,
-    site: Site,
-    ending: CancellationToken,
-) {
+async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr, site: Site, ending: CancellationToken) {
     match tokio::time::timeout(HEAD, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => connection(TokioIo::new(stream), peer, site, ending).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),

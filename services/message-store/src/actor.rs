@@ -98,12 +98,7 @@ struct Actor {
 }
 
 /// Runs the actor until it ends by itself.
-pub(crate) async fn run(
-    owners: Owners,
-    opening: Opening,
-    shared: Arc<Shared>,
-    mut commands: mpsc::Receiver<Command>,
-) {
+pub(crate) async fn run(owners: Owners, opening: Opening, shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
     let _ended = Ended(Arc::clone(&shared));
     let ctx = Arc::clone(owners.ctx());
     let mut actor = match Actor::open(&ctx, &opening, &shared).await {

@@ -91,7 +91,9 @@ impl Api {
             }
             match request.send().await {
                 Ok(reply) if reply.status().is_success() => return Ok(serde_json::from_slice(&reply.bytes().await?)?),
-                Ok(reply) => last = Some(format!("HTTP {}: {}", reply.status(), reply.text().await.unwrap_or_default())),
+                Ok(reply) => {
+                    last = Some(format!("HTTP {}: {}", reply.status(), reply.text().await.unwrap_or_default()))
+                }
                 Err(why) => last = Some(why.to_string()),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -53,7 +53,9 @@ async fn play(stage: &Stage, running: &mut Running, config: &Path, old: &Path, n
     migrate(next, config)?;
     let mut backwards = ROLES;
     backwards.reverse();
-    for (build, binary, roles) in [("next", next, ROLES), ("old", old, ROLES), ("next", next, backwards), ("old", old, backwards)] {
+    for (build, binary, roles) in
+        [("next", next, ROLES), ("old", old, ROLES), ("next", next, backwards), ("old", old, backwards)]
+    {
         for role in roles {
             for name in stage.ground.of_role(role) {
                 running.note(&format!("{name}: {build} build"));

@@ -149,7 +149,8 @@ fn sends_are_there(history: &History, found: &mut Found) {
         if let Fate::Stored(Some(seq)) = told.fate
             && let Some(other) = acknowledged.insert((&told.conv, seq), told)
         {
-            let what = format!("{}: acknowledged at {seq}, as was {}/{} {:?}", who(), other.from, other.random, other.text);
+            let what =
+                format!("{}: acknowledged at {seq}, as was {}/{} {:?}", who(), other.from, other.random, other.text);
             found.add(Law::SeqReused, what);
         }
     }
@@ -251,7 +252,10 @@ fn rooms_are_true(history: &History, found: &mut Found) {
             for entry in screen.shown.get(conv).into_iter().flatten().filter(|entry| !entry.tip) {
                 let Some(told) = sends.get(&(conv, entry.from.as_str(), entry.random)) else { continue };
                 if !matches!(told.fate, Fate::Published | Fate::Unknown) {
-                    found.add(Law::Untrue, format!("{conv}: {user} was shown {entry}, its sender was told {:?}", told.fate));
+                    found.add(
+                        Law::Untrue,
+                        format!("{conv}: {user} was shown {entry}, its sender was told {:?}", told.fate),
+                    );
                 }
                 // A room keeps no log: a retry after an owner died may be published again.
                 let times = seen.entry((&entry.from, entry.random)).or_default();
@@ -304,7 +308,8 @@ impl History {
     /// How many after-webhooks are still to come.
     #[must_use]
     pub fn untold(&self, hooks: &[Hooked]) -> usize {
-        let told: BTreeSet<_> = hooks.iter().map(|hook| (&hook.conv, hook.entry.from.as_str(), hook.entry.random)).collect();
+        let told: BTreeSet<_> =
+            hooks.iter().map(|hook| (&hook.conv, hook.entry.from.as_str(), hook.entry.random)).collect();
         let stored = tokens(self);
         let mine = |key: &(&Conv, &str, u32)| !stored[key].tip && !told.contains(key);
         stored.keys().filter(|key| mine(key)).count()

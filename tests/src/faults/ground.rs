@@ -138,7 +138,9 @@ impl Ground {
             }
             let log = process["log"].as_str().map(std::fs::read_to_string);
             let panics = log.and_then(Result::ok).unwrap_or_default();
-            hurt.extend(panics.lines().filter(|line| line.contains(" panicked at ")).map(|line| format!("{name}: {line}")));
+            hurt.extend(
+                panics.lines().filter(|line| line.contains(" panicked at ")).map(|line| format!("{name}: {line}")),
+            );
         }
         Ok(hurt)
     }

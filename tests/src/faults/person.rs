@@ -235,7 +235,14 @@ async fn again(why: Error, end: Instant) -> Result<()> {
     Ok(())
 }
 
-async fn watch(since: Since, name: String, client: Client, mut events: Events, habits: Habits, screen: Arc<Mutex<Screen>>) {
+async fn watch(
+    since: Since,
+    name: String,
+    client: Client,
+    mut events: Events,
+    habits: Habits,
+    screen: Arc<Mutex<Screen>>,
+) {
     let mut lost = None;
     while let Some(event) = events.next().await {
         match event {

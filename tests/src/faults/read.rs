@@ -92,7 +92,8 @@ async fn group(api: &Api, id: &str, base: u64) -> Result<Vec<Entry>> {
 /// Newest first.
 async fn pair(api: &Api, a: &str, b: &str, count: usize) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    let mut body = json!({ "Operator_Account": a, "Peer_Account": b, "MaxCnt": 100, "MinTime": 0, "MaxTime": 4_000_000_000_u32 });
+    let mut body =
+        json!({ "Operator_Account": a, "Peer_Account": b, "MaxCnt": 100, "MinTime": 0, "MaxTime": 4_000_000_000_u32 });
     while entries.len() < count {
         let page = api.ok("openim/admin_getroammsg", body.clone()).await?;
         let list = page["MsgList"].as_array().context("a list")?;

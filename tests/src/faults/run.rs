@@ -141,7 +141,8 @@ impl Lane {
     pub async fn begin(&mut self, name: &str) -> Result<Running> {
         let rng = self.rng.fork(name);
         let since = Since::now();
-        let world = World { place: self.place.clone(), tasks: Tasks::new(&Metrics::new()), rng: rng.fork("clients"), since };
+        let world =
+            World { place: self.place.clone(), tasks: Tasks::new(&Metrics::new()), rng: rng.fork("clients"), since };
         let people = try_join_all(self.crowd.people.iter().enumerate().map(|(n, user)| {
             let room = self.crowd.room.1.contains(&n);
             let (Conv::Group(room_id), Conv::Group(community)) = (&self.crowd.room.0, &self.crowd.community) else {
@@ -179,7 +180,20 @@ impl Lane {
         });
         let (schedule, struck_ms, healed_ms) = (Vec::new(), None, None);
         let (name, door) = (name.to_owned(), self.door.clone());
-        Ok(Running { name, door, since, load, people, world, watching, bases, schedule, struck_ms, healed_ms, lossy: false })
+        Ok(Running {
+            name,
+            door,
+            since,
+            load,
+            people,
+            world,
+            watching,
+            bases,
+            schedule,
+            struck_ms,
+            healed_ms,
+            lossy: false,
+        })
     }
 
     /// A client that signs in shows what comes after; so a message of every conversation is sent until everybody in it
@@ -276,7 +290,20 @@ impl Lane {
         join_all(people.into_iter().chain(watching).map(Person::leave)).await;
         world.tasks.shutdown(Duration::from_secs(2)).await;
         let (seed, sends) = (self.seed, history.sends);
-        Ok(Report { name, seed, schedule, stalls, converged, fates, codes, delivered, live, replayed, violations, sends })
+        Ok(Report {
+            name,
+            seed,
+            schedule,
+            stalls,
+            converged,
+            fates,
+            codes,
+            delivered,
+            live,
+            replayed,
+            violations,
+            sends,
+        })
     }
 
     /// Waits until everybody was shown every acknowledged message; how long after `last` that was.
@@ -387,7 +414,8 @@ fn laws_of(status: &Value) -> Vec<String> {
 fn delivered(history: &History) -> u64 {
     let shown = |(conv, log): (&Conv, &super::record::Log)| {
         let screens = history.screens.iter().filter(|screen| screen.follows);
-        screens.flat_map(|s| s.shown.get(conv).into_iter().flatten()).filter(|entry| entry.seq > log.base).count() as u64
+        screens.flat_map(|s| s.shown.get(conv).into_iter().flatten()).filter(|entry| entry.seq > log.base).count()
+            as u64
     };
     history.logs.iter().map(shown).sum()
 }
@@ -403,8 +431,11 @@ fn live(history: &History) -> (u64, u64) {
             .collect();
         for screen in history.screens.iter().filter(|screen| screen.follows && screen.shown.contains_key(conv)) {
             wanted += published.iter().filter(|(from, _)| *from != screen.user).count() as u64;
-            let tokens: BTreeSet<(&str, u32)> =
-                screen.shown[conv].iter().filter(|e| e.from != screen.user).map(|e| (e.from.as_str(), e.random)).collect();
+            let tokens: BTreeSet<(&str, u32)> = screen.shown[conv]
+                .iter()
+                .filter(|e| e.from != screen.user)
+                .map(|e| (e.from.as_str(), e.random))
+                .collect();
             shown += tokens.intersection(&published).count() as u64;
         }
     }
@@ -475,7 +506,14 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fates: Vec<String> = self.fates.iter().map(|(fate, count)| format!("{count} {fate}")).collect();
-        writeln!(f, "    sends: {}; shown {} times; live {} of {}", fates.join(", "), self.delivered, self.live.1, self.live.0)?;
+        writeln!(
+            f,
+            "    sends: {}; shown {} times; live {} of {}",
+            fates.join(", "),
+            self.delivered,
+            self.live.1,
+            self.live.0
+        )?;
         if !self.codes.is_empty() || self.replayed > 0 {
             writeln!(f, "    refused with {:?}; {} dead letters sent again", self.codes, self.replayed)?;
         }

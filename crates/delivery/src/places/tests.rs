@@ -110,7 +110,8 @@ fn a_gateway_that_was_guessed_in_vain_costs_one_message() {
     places.route(later, APP, &users, &direct("3"));
     assert_eq!(places.take_wanted(), std::slice::from_ref(&key));
     let freed = places.guess(later, &key, &both);
-    let to = |name| batches(&freed).into_iter().filter(|(to, _)| *to == name).map(|(_, batch)| batch).collect::<Vec<_>>();
+    let to =
+        |name| batches(&freed).into_iter().filter(|(to, _)| *to == name).map(|(_, batch)| batch).collect::<Vec<_>>();
     assert_eq!(to("b"), [b"3"], "what it was sent before is not repeated");
     assert_eq!(to("a").last(), Some(&&b"3"[..]), "he may be there by now");
     let back = places.answer(later + GUESS_FOR, &key, vec![gateway("b")], 5);

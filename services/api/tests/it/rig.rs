@@ -164,9 +164,7 @@ impl Rig {
         let clock = Clock::simulated(UnixMillis::from_secs(NOW_S));
         let node = NodeId::trusted("n1");
         let cluster = Cluster::alone(node.clone(), RpcConfig::default(), &metrics);
-        for service in
-            [Service::Account, Service::Session, Service::Group, Service::MessageStore, Service::Push]
-        {
+        for service in [Service::Account, Service::Session, Service::Group, Service::MessageStore, Service::Push] {
             cluster.register_local(&node, service, fakes.routes());
         }
         let apps = Apps::fixed([app(APP, settings), app(OTHER_APP, AppSettings::default())]);

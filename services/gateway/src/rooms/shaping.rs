@@ -151,7 +151,9 @@ mod tests {
             }
             if at % 100 == 0 {
                 pace.release(ms(at));
-                passed.extend(waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).filter(|go| *go).map(|_| at));
+                passed.extend(
+                    waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).filter(|go| *go).map(|_| at),
+                );
             }
         }
         for start in 0..9_000 {

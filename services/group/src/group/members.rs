@@ -303,7 +303,8 @@ impl Group {
             change = self.member_events(change, &batch, command::AFTER_EXIT, origin, body);
             let persons = batch.iter().map(|user| self.person(people, user)).collect();
             let place = self.place_after(-(batch.len() as i64));
-            let tip = (!silence).then(|| self.draft(&Tip::Kicked(persons), origin, &self.operator(people, origin), place));
+            let tip =
+                (!silence).then(|| self.draft(&Tip::Kicked(persons), origin, &self.operator(people, origin), place));
             let tip = tip.flatten();
             if let Some(tip) = &tip {
                 change = tip.with(change, only(&batch));

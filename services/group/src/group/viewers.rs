@@ -69,8 +69,12 @@ impl Viewers {
 
     /// Forgets the gateways that do not live.
     pub(crate) fn retain(&mut self, lives: impl Fn(&str, u64) -> bool) {
-        let dead: Vec<String> =
-            self.gateways.iter().filter(|(name, here)| !lives(name, here.incarnation)).map(|(name, _)| name.clone()).collect();
+        let dead: Vec<String> = self
+            .gateways
+            .iter()
+            .filter(|(name, here)| !lives(name, here.incarnation))
+            .map(|(name, _)| name.clone())
+            .collect();
         dead.iter().for_each(|gateway| self.remove(gateway));
     }
 

@@ -145,7 +145,10 @@ async fn the_count_is_that_of_the_gateways_and_joins_are_told() {
     let mut seen = world.watch(conv).await;
     assert!(delta(&world, conv, &["a"], &[], 1).await.unknown, "not registered yet");
     register(&world, conv, 0).await;
-    assert_eq!(delta(&world, conv, &["a", "b"], &[], 2).await, LiveDeltaReply { online: 2, ..LiveDeltaReply::default() });
+    assert_eq!(
+        delta(&world, conv, &["a", "b"], &[], 2).await,
+        LiveDeltaReply { online: 2, ..LiveDeltaReply::default() }
+    );
     assert_eq!(delta(&world, conv, &["c"], &["a"], 2).await.online, 2);
     let count = OnlineCountRequest { app: APP.0, group_id: "l".into() };
     assert_eq!(done(world.groups().online_count(count).await).expect("count").online, 2);
@@ -261,7 +264,8 @@ async fn a_viewer_of_two_gateways_is_one_and_the_owner_of_a_room_does_not_quit_i
     let key = RouteKey::group(APP, &GroupId::trusted("l"));
     for (gateway, names) in [("g1", vec!["a", "b"]), ("g2", vec!["b", "c"])] {
         let rpc = world.cluster.for_owner(Service::Group, key.clone()).expect("a node");
-        let member = |user: &&str| linnet_proto::delivery::LiveMember { user: (*user).to_owned(), ..Default::default() };
+        let member =
+            |user: &&str| linnet_proto::delivery::LiveMember { user: (*user).to_owned(), ..Default::default() };
         let request = RegisterRequest {
             app: APP.0,
             conv,
@@ -276,12 +280,7 @@ async fn a_viewer_of_two_gateways_is_one_and_the_owner_of_a_room_does_not_quit_i
     }
     let count = OnlineCountRequest { app: APP.0, group_id: "l".into() };
     assert_eq!(done(world.groups().online_count(count).await).expect("count").online, 3);
-    let quit = |user: &str| QuitRequest {
-        app: APP.0,
-        group_id: "l".into(),
-        user: user.into(),
-        origin: Some(by(user)),
-    };
+    let quit = |user: &str| QuitRequest { app: APP.0, group_id: "l".into(), user: user.into(), origin: Some(by(user)) };
     assert_eq!(code(done(world.groups().quit(quit("host")).await)), 10009);
     done(world.groups().quit(quit("a")).await).expect("left");
 }

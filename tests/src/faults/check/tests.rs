@@ -214,7 +214,11 @@ fn webhooks_come_under_one_id_each_and_in_order() {
     let hooks = |change: &dyn Fn(&mut Vec<Hooked>)| broken(|history| change(history.hooks.as_mut().unwrap()));
     assert_eq!(hooks(&|hooks| drop(hooks.remove(2))), [Law::Hooks], "one is missing");
     assert_eq!(hooks(&|hooks| hooks.push(hooks[2].clone())), [], "delivered again");
-    assert_eq!(hooks(&|hooks| hooks.push(Hooked { id: "new".into(), ..hooks[2].clone() })), [Law::Hooks], "a second id");
+    assert_eq!(
+        hooks(&|hooks| hooks.push(Hooked { id: "new".into(), ..hooks[2].clone() })),
+        [Law::Hooks],
+        "a second id"
+    );
     assert_eq!(hooks(&|hooks| hooks.swap(1, 2)), [Law::Hooks], "out of order");
     assert_eq!(hooks(&|hooks| hooks[3].id = "id5".into()), [Law::Hooks], "an id for two");
 }

@@ -165,7 +165,11 @@ pub(crate) async fn full_disk(program: &Path) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     let (mut refused, mut said) = (0, 0);
     while refused < 5 || said == 0 {
-        ensure!(Instant::now() < end, "{refused} refused, {said} by a clear error, {} acknowledged", acknowledged.len());
+        ensure!(
+            Instant::now() < end,
+            "{refused} refused, {said} by a clear error, {} acknowledged",
+            acknowledged.len()
+        );
         random += 1;
         let reply = api.attempt("openim/sendmsg", &message(random, 8_000)).await?;
         if reply["ErrorCode"] == 0 {
@@ -221,7 +225,8 @@ struct Disk(PathBuf);
 impl Disk {
     fn mount(at: &Path) -> Result<Self> {
         let size = format!("size={DISK}");
-        let output = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "linnet-test"]).arg(at).output()?;
+        let output =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "linnet-test"]).arg(at).output()?;
         if !output.status.success() {
             bail!("a small disk needs root: {}", String::from_utf8_lossy(&output.stderr));
         }

@@ -62,9 +62,8 @@ pub(super) async fn call(
         // One message of no bytes.
         .body(Full::new(Bytes::from_static(&[0; 5])))?;
     let reply = sender.send_request(request).await?;
-    let status = |headers: &http::HeaderMap| {
-        headers.get("grpc-status").and_then(|value| value.to_str().ok()).map(str::to_owned)
-    };
+    let status =
+        |headers: &http::HeaderMap| headers.get("grpc-status").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let early = status(reply.headers());
     let body = reply.into_body().collect().await?;
     early.or_else(|| body.trailers().and_then(status)).context("no gRPC status")

@@ -53,8 +53,13 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
     if !call.app.is_admin(&message.from) {
         accounts::must_exist(call, &message.from, code::GROUP_NO_USER).await?;
     }
-    let request =
-        SendRequest { app: call.app_id(), group_id, message: Some(message), origin: call.origin(), ..SendRequest::default() };
+    let request = SendRequest {
+        app: call.app_id(),
+        group_id,
+        message: Some(message),
+        origin: call.origin(),
+        ..SendRequest::default()
+    };
     let sent = call.ask(request).await?;
     let shaped = sent.outcome() == Outcome::Shaped;
     Reply::of(&Fields {
