@@ -184,6 +184,15 @@ impl Node {
     async fn stop(self, http: &Tasks) {
         self.health.drain();
         self.mesh.leave().await;
+        if self.mesh.is_joined() {
+            // Others own what this node owned: they are given it in order.
+            if let Some(group) = &self.services.group {
+                group.drain(DRAIN).await;
+            }
+            if let Some(messages) = &self.services.messages {
+                messages.drain(DRAIN).await;
+            }
+        }
         // While the other nodes can still be asked.
         http.shutdown(ANSWERED).await;
         if let Some(gateway) = &self.services.gateway {

@@ -223,6 +223,11 @@ impl Mesh {
         Ok((cluster, Self { joined: Some(Joined { remote, heartbeats, check }), nats }))
     }
 
+    /// Whether other processes share the site.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
     /// The bus, where it is a server's.
     pub(crate) fn nats(&self) -> Option<&Nats> {
         self.nats.as_ref()
