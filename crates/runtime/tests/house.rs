@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Shared crates and what of ours each may use; everything else is a service, a composition root or a test.
-const SHARED: [(&str, &[&str]); 10] = [
+const SHARED: [(&str, &[&str]); 12] = [
     ("linnet-types", &[]),
     ("linnet-usersig", &["linnet-types"]),
     ("linnet-runtime", &["linnet-types"]),
@@ -18,12 +18,15 @@ const SHARED: [(&str, &[&str]); 10] = [
     ("linnet-client", &["linnet-types", "linnet-runtime", "linnet-proto"]),
     ("linnet-admission", &LOWER),
     ("linnet-delivery", &LOWER),
+    ("linnet-work", &LOWER),
+    ("linnet-outbound", &[]),
 ];
 const LOWER: [&str; 6] =
     ["linnet-types", "linnet-runtime", "linnet-proto", "linnet-store", "linnet-bus", "linnet-cluster"];
 
 /// The roots that may name several services.
-const ROOTS: [&str; 4] = ["linnet", "linnet-testkit", "linnet-tests", "linnet-loadtest"];
+const ROOTS: [&str; 6] =
+    ["linnet", "linnet-daemons", "linnet-local", "linnet-testkit", "linnet-tests", "linnet-loadtest"];
 
 /// One TLS stack: rustls on ring.
 const BANNED: [&str; 5] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys"];

@@ -35,7 +35,7 @@ const AUTHORITY: Duration = Duration::from_secs(20 * 365 * 86_400);
 /// files, named in `[cluster]` as `tls_ca`, `tls_cert` and `tls_key`, and notice when these change.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  linnet certs init --dir certs && linnet certs issue gateway-1 --role gateway --dir certs && linnet certs show --dir certs"
+    after_help = "Example:\n  linnet certs init --dir certs && linnet certs issue gateway-1 --role gateway --dir certs"
 )]
 pub(crate) struct CertsArgs {
     #[command(subcommand)]
@@ -55,7 +55,7 @@ enum Action {
     },
     /// Make a node's certificate and key: NODE.pem and NODE.key, in place of older ones.
     #[command(
-        after_help = "Example:\n  linnet certs init --dir certs && linnet certs issue owner-1 --role group,message-store --dir certs"
+        after_help = "Example:\n  linnet certs init --dir certs && linnet certs issue owner-1 --role group --dir certs"
     )]
     Issue {
         /// Name of the node, and of its files.
