@@ -61,6 +61,8 @@ pub struct Shape {
 /// When an address or the socket cannot be bound.
 pub async fn serve(file: &Path, socket: &Path) -> Result<()> {
     more_files();
+    // As root, ahead of what it connects: a network does not wait for a processor.
+    let _ = rustix::process::nice(-10);
     let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let specs: Vec<LinkSpec> = serde_json::from_slice(&text).context("the list of links")?;
     let mut links: BTreeMap<(String, String), Vec<Arc<Link>>> = BTreeMap::new();

@@ -49,7 +49,7 @@ fn sound() -> History {
     }
     let hook = |entry: &Entry| Hooked { id: format!("id{}", entry.seq), conv: pair(), entry: entry.clone() };
     history.hooks = Some(entries.iter().map(hook).collect());
-    history.readings.push(Reading { by: "rest".into(), conv: conv.clone(), entries: entries.clone() });
+    history.readings.push(Reading { by: "rest".into(), conv: conv.clone(), entries });
     history.before.insert(conv.clone(), BTreeMap::new());
     history.members.insert(conv.clone(), ["alice", "bob"].map(str::to_owned).into());
     history.logs.insert(conv, log);
