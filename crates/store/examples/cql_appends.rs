@@ -9,7 +9,7 @@ use bytes::Bytes;
 use linnet_runtime::metrics::Metrics;
 use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::cql::{Config, Cql, migrate};
-use linnet_store::logs::{Class, Entry, LogId, Logs, MessageKind, Opening, fit};
+use linnet_store::logs::{Class, Entry, LogId, Logs, Opening, fit};
 use linnet_types::{ConvId, Epoch, SdkAppId, UserId};
 
 /// Of one measurement.
@@ -83,17 +83,5 @@ async fn append(store: Arc<Cql>, clock: Clock, conv: u64, batch: usize) -> Resul
 }
 
 fn entry() -> Entry {
-    Entry {
-        sender: UserId::trusted("ann"),
-        random: 1,
-        msg_seq: None,
-        msg_seq_filled: false,
-        content_hash: 0,
-        flags: 0,
-        visibility: None,
-        kind: MessageKind::Message,
-        priority: 0,
-        countable: true,
-        body: Bytes::from_static(&[b'x'; BODY_BYTES]),
-    }
+    Entry::message(UserId::trusted("ann"), 1, Bytes::from_static(&[b'x'; BODY_BYTES]))
 }

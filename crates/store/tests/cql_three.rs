@@ -13,7 +13,7 @@ use linnet_local::servers::{Cql as Servers, Server};
 use linnet_runtime::metrics::Metrics;
 use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::cql::{Config, Cql, migrate};
-use linnet_store::logs::{Class, Entry, Error, Log, LogId, Logs, MessageKind, Opening, Settled};
+use linnet_store::logs::{Class, Entry, Error, Log, LogId, Logs, Opening, Settled};
 use linnet_types::{ConvId, Epoch, SdkAppId, Seq, UserId};
 use relay::Relay;
 
@@ -118,19 +118,7 @@ async fn settle(log: &mut Log) -> Option<Settled> {
 }
 
 fn entry(body: Bytes) -> Entry {
-    Entry {
-        sender: UserId::trusted("ann"),
-        random: 1,
-        msg_seq: None,
-        msg_seq_filled: false,
-        content_hash: 0,
-        flags: 0,
-        visibility: None,
-        kind: MessageKind::Message,
-        priority: 0,
-        countable: true,
-        body,
-    }
+    Entry::message(UserId::trusted("ann"), 1, body)
 }
 
 async fn all(senders: &mut [Sender], span: Duration) {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use linnet_runtime::metrics::Metrics;
 use linnet_runtime::{Clock, Rng};
 use linnet_store::embedded::Config;
-use linnet_store::logs::{Class, Entry, LogId, Logs, MessageKind, Opening};
+use linnet_store::logs::{Class, Entry, LogId, Logs, Opening};
 use linnet_store::{Applied, Embedded, Error, Guard, GuardedBatch, Kind, Life, PlainBatch, Range, Store, Table, Write};
 use linnet_types::{ConvId, Epoch, SdkAppId, Seq, UserId};
 
@@ -293,19 +293,7 @@ async fn a_log_goes_on_after_a_restart() {
 }
 
 fn entry(n: u32) -> Entry {
-    Entry {
-        sender: UserId::trusted("alice"),
-        random: n,
-        msg_seq: Some(n),
-        msg_seq_filled: false,
-        content_hash: 0,
-        flags: 0,
-        visibility: None,
-        kind: MessageKind::Message,
-        priority: 0,
-        countable: true,
-        body: Bytes::from(n.to_string()),
-    }
+    Entry { msg_seq: Some(n), ..Entry::message(UserId::trusted("alice"), n, Bytes::from(n.to_string())) }
 }
 
 /// Claims a partition and extends it until it is killed; says each acknowledged rev, after it was acknowledged.

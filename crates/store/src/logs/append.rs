@@ -50,6 +50,24 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A message that everyone may see and that counts as unread; the other fields are what nothing was said of.
+    #[must_use]
+    pub fn message(sender: UserId, random: u32, body: Bytes) -> Self {
+        Self {
+            sender,
+            random,
+            msg_seq: None,
+            msg_seq_filled: false,
+            content_hash: 0,
+            flags: 0,
+            visibility: None,
+            kind: message_head::Kind::Message,
+            priority: 0,
+            countable: true,
+            body,
+        }
+    }
+
     /// Bytes it adds to a batch, about.
     #[must_use]
     pub fn cost(&self) -> usize {

@@ -41,17 +41,9 @@ impl World {
 
 fn entry(text: &str) -> Entry {
     Entry {
-        sender: UserId::trusted("alice"),
-        random: 5,
-        msg_seq: None,
-        msg_seq_filled: false,
         content_hash: 9,
-        flags: 0,
-        visibility: None,
-        kind: MessageKind::Message,
         priority: 1,
-        countable: true,
-        body: Bytes::copy_from_slice(text.as_bytes()),
+        ..Entry::message(UserId::trusted("alice"), 5, Bytes::copy_from_slice(text.as_bytes()))
     }
 }
 

@@ -8,7 +8,7 @@ use linnet_runtime::metrics::Metrics;
 use linnet_runtime::{Clock, Rng, Tasks};
 use linnet_store::cql::{Config, Cql};
 use linnet_store::groups::{Change, Created, GroupGuard, GroupRecord, Groups, Member, NewGroup, UserEdit};
-use linnet_store::logs::{Class, Entry, Error, LogId, Logs, MessageKind, Opening};
+use linnet_store::logs::{Class, Entry, Error, LogId, Logs, Opening};
 use linnet_store::{Applied, Guard, GuardedBatch, Kind, Life, PlainBatch, Store, Table, Write};
 use linnet_types::{ConvId, Epoch, GroupId, GroupType, Role, SdkAppId, Seq, UnixMillis, UserId};
 
@@ -217,17 +217,5 @@ async fn a_node_whose_clock_is_ahead_does_not_hide_what_others_write_after_it() 
 }
 
 fn entry(text: &'static str) -> Entry {
-    Entry {
-        sender: user("ann"),
-        random: 1,
-        msg_seq: None,
-        msg_seq_filled: false,
-        content_hash: 0,
-        flags: 0,
-        visibility: None,
-        kind: MessageKind::Message,
-        priority: 0,
-        countable: true,
-        body: Bytes::from_static(text.as_bytes()),
-    }
+    Entry::message(user("ann"), 1, Bytes::from_static(text.as_bytes()))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linnet_runtime::{Clock, Rng};
-use linnet_store::logs::{Class, Entry, LogId, Logs, MessageKind, Opening};
+use linnet_store::logs::{Class, Entry, LogId, Logs, Opening};
 use linnet_types::{ConvId, Epoch, SdkAppId, Seq, UserId};
 
 use crate::cql_store;
@@ -17,19 +17,7 @@ const BY: u32 = 7 * 86_400 / 5;
 const LIFE: Duration = Duration::from_secs(5);
 
 fn entry(text: &str) -> Entry {
-    Entry {
-        sender: UserId::trusted("ann"),
-        random: 1,
-        msg_seq: None,
-        msg_seq_filled: false,
-        content_hash: 0,
-        flags: 0,
-        visibility: None,
-        kind: MessageKind::Message,
-        priority: 0,
-        countable: true,
-        body: Bytes::copy_from_slice(text.as_bytes()),
-    }
+    Entry::message(UserId::trusted("ann"), 1, Bytes::copy_from_slice(text.as_bytes()))
 }
 
 fn opening() -> Opening {

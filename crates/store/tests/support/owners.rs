@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use linnet_runtime::Rng;
-use linnet_store::logs::{Appended, Class, Entry, Error, Log, LogId, Logs, MessageKind, Opening, Settled, fit};
+use linnet_store::logs::{Appended, Class, Entry, Error, Log, LogId, Logs, Opening, Settled, fit};
 use linnet_types::{ConvId, Epoch, SdkAppId, Seq, UserId};
 
 /// Batches an owner sends in most tests.
@@ -153,19 +153,11 @@ impl Owner {
 
     fn entry(&mut self) -> Entry {
         self.sent += 1;
-        Entry {
-            sender: UserId::trusted(format!("owner{}", self.name)),
-            random: u32::try_from(self.sent).unwrap(),
-            msg_seq: None,
-            msg_seq_filled: false,
-            content_hash: 0,
-            flags: 0,
-            visibility: None,
-            kind: MessageKind::Message,
-            priority: 0,
-            countable: true,
-            body: Bytes::from(format!("{} {}", self.name, self.sent)),
-        }
+        Entry::message(
+            UserId::trusted(format!("owner{}", self.name)),
+            u32::try_from(self.sent).unwrap(),
+            Bytes::from(format!("{} {}", self.name, self.sent)),
+        )
     }
 }
 

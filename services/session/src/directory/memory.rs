@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use linnet_types::{GroupId, Platform, SdkAppId, UnixMillis, UserId};
 use parking_lot::Mutex;
 
-use super::record::{Record, Verdict};
+use super::record::Record;
 use super::{
     Change, Directory, End, Ended, Expired, Placed, Policy, Refreshed, Result, RoomAt, Session, SignedIn, State, View,
 };
@@ -86,11 +86,7 @@ impl Directory for Memory {
         for (session, policy) in sessions {
             let refresh = |record: &mut Record| record.refresh(&session, policy, view);
             let (verdict, change) = self.change(session.app, &session.user, view, refresh);
-            match verdict {
-                Verdict::Current => {}
-                Verdict::Stale => refreshed.stale.push(session.connection),
-                Verdict::Restored(kicked) => refreshed.kicked.extend(kicked),
-            }
+            refreshed.note(session.connection, verdict);
             refreshed.changes.extend(change);
         }
         Ok(refreshed)

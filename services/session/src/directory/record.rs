@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use linnet_types::{GroupId, NodeId, Platform, UnixMillis};
 
-use super::{Change, DEAD_AFTER_MS, End, PUSH_ONLINE_MS, Placed, Policy, RoomAt, Session, SignedIn, State, View};
+use super::{
+    Change, DEAD_AFTER_MS, End, PUSH_ONLINE_MS, Placed, Policy, Refreshed, RoomAt, Session, SignedIn, State, View,
+};
 
 /// Ended connections are remembered this long: a gateway that missed the end refreshes within 30 s.
 const REMEMBER_MS: u64 = 120_000;
@@ -45,6 +47,17 @@ pub(super) enum Verdict {
     Stale,
     /// Recorded again; these older ones are pushed out.
     Restored(Vec<Session>),
+}
+
+impl Refreshed {
+    /// Adds what became of one connection.
+    pub(super) fn note(&mut self, connection: String, verdict: Verdict) {
+        match verdict {
+            Verdict::Current => {}
+            Verdict::Stale => self.stale.push(connection),
+            Verdict::Restored(kicked) => self.kicked.extend(kicked),
+        }
+    }
 }
 
 impl Held {

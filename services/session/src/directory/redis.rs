@@ -29,7 +29,7 @@ use linnet_types::{GroupId, NodeId, Platform, SdkAppId, UnixMillis, UserId};
 use redis::{Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use tokio::sync::{Mutex, watch};
 
-use super::record::{Record, Verdict};
+use super::record::Record;
 use super::{
     Change, Config, Directory, End, Ended, Error, Expired, OpenError, Placed, Policy, Refreshed, Result, RoomAt,
     Session, SignedIn, State, View,
@@ -438,13 +438,7 @@ impl Directory for Redis {
                 }
             };
             for (verdicts, change) in edited.into_iter().flatten() {
-                for (connection, verdict) in verdicts {
-                    match verdict {
-                        Verdict::Current => {}
-                        Verdict::Stale => refreshed.stale.push(connection),
-                        Verdict::Restored(kicked) => refreshed.kicked.extend(kicked),
-                    }
-                }
+                verdicts.into_iter().for_each(|(connection, verdict)| refreshed.note(connection, verdict));
                 refreshed.changes.extend(change);
             }
         }
