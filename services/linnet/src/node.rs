@@ -223,8 +223,12 @@ impl Kit {
     ) -> Result<(Services, Option<Router>)> {
         let mut services = Services::default();
         if let Some(store) = store {
-            self.accounts(roles, store);
-            self.callbacks(config, roles, store)?;
+            if roles.has(Service::Account) {
+                self.accounts(store);
+            }
+            if roles.has(Service::Callback) {
+                self.callbacks(config, store)?;
+            }
             if roles.has(Service::Push) {
                 services.push = Some(self.pushes(config, store)?);
             }
@@ -251,10 +255,7 @@ impl Kit {
         self.cluster.register_local(&self.node, service, routes);
     }
 
-    fn accounts(&self, roles: &Roles, store: &Store) {
-        if !roles.has(Service::Account) {
-            return;
-        }
+    fn accounts(&self, store: &Store) {
         let account = linnet_account::start(linnet_account::Deps {
             cluster: self.cluster.clone(),
             bus: self.bus.clone(),
@@ -265,10 +266,7 @@ impl Kit {
         self.register(Service::Account, account.routes);
     }
 
-    fn callbacks(&self, config: &Config, roles: &Roles, store: &Store) -> Result<()> {
-        if !roles.has(Service::Callback) {
-            return Ok(());
-        }
+    fn callbacks(&self, config: &Config, store: &Store) -> Result<()> {
         let callback = linnet_callback::start(
             &config.callback,
             linnet_callback::Deps {

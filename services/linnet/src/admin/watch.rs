@@ -5,13 +5,14 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
-use futures::stream::SelectAll;
+use futures::stream::{BoxStream, SelectAll};
 use linnet_cluster::Service;
 use linnet_gateway::Event;
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
 use linnet_proto::gateway::{self, gateways_client::GatewaysClient};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tonic::Streaming;
 
 use super::{Problem, Shared, event_json};
 
@@ -91,33 +92,13 @@ pub(super) async fn events(State(admin): Shared, Query(wanted): Query<Wanted>) -
         let mut client = GatewaysClient::new(admin.cluster.for_node(Service::Gateway, &node)?);
         let events = client.watch(gateway::WatchRequest {}).await?.into_inner();
         let wanted = wanted.clone();
-        streams.push(
-            events
-                .map(move |event| {
-                    let Ok(event) = event else { return Seen::Ended };
-                    serde_json::from_slice(&event.json)
-                        .ok()
-                        .and_then(|event| wanted.line(&event))
-                        .map_or(Seen::Other, Seen::Line)
-                })
-                .chain(futures::stream::iter([Seen::Ended]))
-                .boxed(),
-        );
+        streams.push(seen(events, move |event| wanted.line(&serde_json::from_slice(&event.json).ok()?)));
     }
     for node in admin.cluster.nodes(Service::Callback) {
         let mut client = CallbacksClient::new(admin.cluster.for_node(Service::Callback, &node)?);
         let events = client.watch(callback::WatchRequest { app: wanted.app }).await?.into_inner();
-        let wanted = wanted.clone();
-        streams.push(
-            events
-                .map(move |event| match event {
-                    Ok(event) if wanted.kind("webhook") => Seen::Line(webhook_line(event)),
-                    Ok(_) => Seen::Other,
-                    Err(_) => Seen::Ended,
-                })
-                .chain(futures::stream::iter([Seen::Ended]))
-                .boxed(),
-        );
+        let wanted = wanted.kind("webhook");
+        streams.push(seen(events, move |event| wanted.then(|| webhook_line(event))));
     }
     let lines = streams.take_while(|seen| std::future::ready(!matches!(seen, Seen::Ended))).filter_map(|seen| {
         std::future::ready(match seen {
@@ -126,6 +107,18 @@ pub(super) async fn events(State(admin): Shared, Query(wanted): Query<Wanted>) -
         })
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// The events of one node as lines, and that they ended.
+fn seen<T: Send + 'static>(
+    events: Streaming<T>,
+    line: impl Fn(T) -> Option<Value> + Send + 'static,
+) -> BoxStream<'static, Seen> {
+    let seen = move |event| match event {
+        Ok(event) => line(event).map_or(Seen::Other, Seen::Line),
+        Err(_) => Seen::Ended,
+    };
+    events.map(seen).chain(futures::stream::iter([Seen::Ended])).boxed()
 }
 
 /// What came from a node.
