@@ -15,8 +15,10 @@
 pub mod apps;
 mod arrivals;
 mod dedup;
+mod line;
 mod stage;
 
 pub use arrivals::Place;
 pub use dedup::Token;
+pub use line::{Flight, Taken, Taker};
 pub use stage::{Admission, Admit, Ask, Family, content_hash};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use linnet_cluster::{Cluster, Service};
 use linnet_proto::callback::{self, callbacks_client::CallbacksClient};
-use linnet_proto::msg::{Message, Outcome, SendReply};
+use linnet_proto::msg::{InLine, Message, Outcome, SendReply};
 use linnet_runtime::{Clock, Metrics, Tasks, status};
 use linnet_types::{ConvId, MsgBody, Refusal, SdkAppId, UserId, code};
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::arrivals::{Arrivals, Place};
 use crate::dedup::{Done, Seen, Table, Token};
+use crate::line::{Flight, Lines};
 
 /// Locks that spread the tables; by conversation.
 const SHARDS: usize = 16;
@@ -55,6 +56,8 @@ pub struct Admit {
     pub max_bytes: usize,
     /// The app's failure policy is `block`.
     pub block_on_failure: bool,
+    /// Its place in its connection's line.
+    pub flight: Flight,
 }
 
 /// Who asks the app; the cluster does, tests script it.
@@ -86,6 +89,7 @@ pub struct Admission {
 struct Inner {
     shards: Vec<Mutex<Shard>>,
     arrivals: Arrivals,
+    lines: Lines,
     ask: Arc<dyn Ask>,
     clock: Clock,
     tasks: Tasks,
@@ -131,6 +135,7 @@ impl Admission {
             inner: Arc::new(Inner {
                 shards,
                 arrivals: Arrivals::default(),
+                lines: Lines::default(),
                 ask,
                 clock,
                 tasks,
@@ -145,6 +150,11 @@ impl Admission {
     /// caller always uses for it.
     pub fn arrive(&self, app: SdkAppId, conv: &str, from: &str) -> Place {
         self.inner.arrivals.take(app, conv, from)
+    }
+
+    /// A message's place in the line of its connection; whoever stores it asks [`Flight::take`] first.
+    pub fn in_line(&self, connection: &str, conv: &str, place: Option<InLine>) -> Flight {
+        self.inner.lines.take(connection, conv, place, self.inner.clock.mono())
     }
 
     /// As [`Admission::admit`], after the messages whose places were taken before.
@@ -290,8 +300,14 @@ impl Inner {
         }
         let sent = match decision {
             Ok(Decision::Go(message)) => Ok(Some(hand_over(*message))),
-            Ok(Decision::Drop) => Ok(None),
-            Err(refusal) => Err(refusal),
+            Ok(Decision::Drop) => {
+                admit.flight.settled(&Ok(SendReply::default()));
+                Ok(None)
+            }
+            Err(refusal) => {
+                admit.flight.settled(&Err(refusal.clone()));
+                Err(refusal)
+            }
         };
         self.shard(admit.token.conv).lock().handed_over(&admit.token);
         // The receiver is gone when no later message waits.

@@ -74,7 +74,7 @@ impl Apps {
         Self { store }
     }
 
-    /// Creates `app`; `false` when its id is taken.
+    /// Creates `app`; `false` when its id is taken, also by an app that was deleted: what that one owned must not be seen.
     ///
     /// # Errors
     /// [`crate::Error`]: not created, or unknown after several attempts to settle it.
@@ -97,7 +97,7 @@ impl Apps {
     /// [`crate::Error`].
     pub async fn get(&self, app: SdkAppId) -> Result<Option<App>> {
         let value = record::load(&self.store, APP, &partition(app)).await?;
-        value.map(|value| from_row(app, &value)).transpose()
+        value.map_or(Ok(None), |value| from_row(app, &value))
     }
 
     /// Changes one app and returns it as it is now; `None` when there is none. `edit` runs again for every lost race.
@@ -106,8 +106,9 @@ impl Apps {
     /// [`crate::Error`].
     pub async fn update(&self, app: SdkAppId, mut edit: impl FnMut(&mut App) + Send) -> Result<Option<App>> {
         record::change(&self.store, APP, partition(app), |old| {
-            let Some(old) = old else { return Ok(Decision::Keep(None)) };
-            let mut now = from_row(app, old)?;
+            let Some(mut now) = old.map_or(Ok(None), |old| from_row(app, old))? else {
+                return Ok(Decision::Keep(None));
+            };
             edit(&mut now);
             now.app = app;
             Ok(Decision::Write(record::encode(&to_row(&now)), Some(now)))
@@ -115,18 +116,19 @@ impl Apps {
         .await
     }
 
-    /// Deletes one app's record; `false` when there is none. What the app owned stays until it is purged.
+    /// Deletes one app; `false` when there is none. Its keys and settings are gone, its id is never given out again; what
+    /// the app owned stays in the store, out of reach.
     ///
     /// # Errors
     /// [`crate::Error`].
-    pub async fn delete(&self, app: SdkAppId) -> Result<bool> {
-        let was = record::change(&self.store, APP, partition(app), |old| {
-            Ok(if old.is_some() { Decision::Delete(true) } else { Decision::Keep(false) })
+    pub async fn delete(&self, app: SdkAppId, now: UnixMillis) -> Result<bool> {
+        record::change(&self.store, APP, partition(app), |old| {
+            Ok(match old.map_or(Ok(None), |old| from_row(app, old))? {
+                Some(_) => Decision::Write(record::encode(&gone(now)), true),
+                None => Decision::Keep(false),
+            })
         })
-        .await?;
-        let gone = Write::Delete { clustering: Key::new().u32(app.0).done() };
-        record::put(&self.store, APP_INDEX, vec![(index_partition(), gone)], Life::Forever).await?;
-        Ok(was)
+        .await
     }
 
     /// Every app, by id.
@@ -135,11 +137,19 @@ impl Apps {
     /// [`crate::Error`].
     pub async fn list(&self) -> Result<Vec<App>> {
         let mut apps = Vec::new();
-        for row in self.store.scan(APP_INDEX, &index_partition(), Range::default()).await? {
-            let app = SdkAppId(Parts::new(APP_INDEX.name, &row.clustering).u32()?);
+        for app in self.ids().await? {
             apps.extend(self.get(app).await?);
         }
         Ok(apps)
+    }
+
+    /// Every id that was given out, also those of deleted apps.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn ids(&self) -> Result<Vec<SdkAppId>> {
+        let rows = self.store.scan(APP_INDEX, &index_partition(), Range::default()).await?;
+        rows.iter().map(|row| Parts::new(APP_INDEX.name, &row.clustering).u32().map(SdkAppId)).collect()
     }
 }
 
@@ -164,7 +174,13 @@ fn to_row(app: &App) -> AppRow {
         created_ms: app.created.0,
         enabled: app.enabled,
         name: app.name.clone(),
+        deleted_ms: 0,
     }
+}
+
+/// What stays of an app that was deleted.
+fn gone(now: UnixMillis) -> AppRow {
+    AppRow { version: RowVersion::RowVersion1.into(), deleted_ms: now.0.max(1), ..AppRow::default() }
 }
 
 /// The settings that are not the default, so that a better default reaches the apps that never chose.
@@ -178,10 +194,14 @@ fn differing(settings: &AppSettings) -> String {
     mine.to_string()
 }
 
-fn from_row(app: SdkAppId, value: &[u8]) -> Result<App> {
+/// `None`: it was deleted.
+fn from_row(app: SdkAppId, value: &[u8]) -> Result<Option<App>> {
     let row: AppRow = record::decode(APP, value)?;
+    if row.deleted_ms > 0 {
+        return Ok(None);
+    }
     let settings = serde_json::from_str(&row.settings).map_err(|error| record::corrupt(APP, error))?;
-    Ok(App {
+    Ok(Some(App {
         app,
         name: row.name,
         key: AppKey(row.key),
@@ -191,7 +211,7 @@ fn from_row(app: SdkAppId, value: &[u8]) -> Result<App> {
         settings,
         created: UnixMillis(row.created_ms),
         enabled: row.enabled,
-    })
+    }))
 }
 
 /// The tables of this aggregate.
@@ -208,7 +228,11 @@ pub fn describe(table: Table, partition: &[u8], clustering: &[u8], value: &[u8])
     if table == APP_INDEX {
         return Ok(json!({ "app": Parts::new(table.name, clustering).u32()? }));
     }
-    let app = from_row(SdkAppId(Parts::new(table.name, partition).u32()?), value)?;
+    let id = SdkAppId(Parts::new(table.name, partition).u32()?);
+    let Some(app) = from_row(id, value)? else {
+        let row: AppRow = record::decode(APP, value)?;
+        return Ok(json!({ "app": id, "deleted_ms": row.deleted_ms }));
+    };
     let mut settings: Value = serde_json::from_str(&differing(&app.settings)).unwrap_or_default();
     if let Some(token) = settings.get_mut("webhook.token") {
         *token = json!("…");

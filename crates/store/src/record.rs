@@ -21,8 +21,6 @@ pub(crate) enum Decision<T> {
     Keep(T),
     /// The record afterwards.
     Write(Bytes, T),
-    /// The record goes; its guard stays, so late writes still meet it.
-    Delete(T),
 }
 
 /// Reads the record of `partition`.
@@ -45,8 +43,7 @@ pub(crate) async fn change<T: Send>(
         let old = if guard.is_some() { load(store, table, &partition).await? } else { None };
         let (value, answer) = match decide(old.as_deref())? {
             Decision::Keep(answer) => return Ok(answer),
-            Decision::Write(value, answer) => (Some(value), answer),
-            Decision::Delete(answer) => (None, answer),
+            Decision::Write(value, answer) => (value, answer),
         };
         match store.write(batch(table, &partition, guard.as_ref(), value.clone())).await {
             Ok(Applied::Yes) => return Ok(answer),
@@ -55,7 +52,7 @@ pub(crate) async fn change<T: Send>(
                 // Whatever stops the settling, the outcome stays unknown.
                 let settled = settle(store, table, &partition).await;
                 let unknown = |error: Error| Error::Unknown { table: table.name, why: error.to_string() };
-                if settled.map_err(unknown)? == value {
+                if settled.map_err(unknown)?.as_ref() == Some(&value) {
                     return Ok(answer);
                 }
             }
@@ -65,18 +62,15 @@ pub(crate) async fn change<T: Send>(
     Err(Error::Unavailable { table: table.name, why: format!("lost {TRIES} races for one record") })
 }
 
-fn batch(table: Table, partition: &Bytes, old: Option<&Guard>, value: Option<Bytes>) -> GuardedBatch {
+fn batch(table: Table, partition: &Bytes, old: Option<&Guard>, value: Bytes) -> GuardedBatch {
     let (epoch, rev) = old.map_or((Epoch(1), 0), |guard| (guard.epoch, guard.rev));
-    let data = linnet_proto::store::RecordGuard { record_bytes: value.as_ref().map_or(0, |value| value.len() as u32) };
+    let data = linnet_proto::store::RecordGuard { record_bytes: value.len() as u32 };
     GuardedBatch {
         table,
         partition: partition.clone(),
         expect: old.map(|guard| (guard.epoch, guard.rev)),
         guard: Guard { epoch, rev: rev + 1, data: data.encode_to_vec().into() },
-        writes: vec![match value {
-            Some(value) => Write::Put { clustering: RECORD, value },
-            None => Write::Delete { clustering: RECORD },
-        }],
+        writes: vec![Write::Put { clustering: RECORD, value }],
         life: Life::Forever,
         guard_life: Life::Forever,
     }

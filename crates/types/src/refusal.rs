@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::code;
+
 /// A public error code with the text for a developer, as the REST envelope and the client protocol carry it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -24,6 +26,12 @@ impl Refusal {
     #[must_use]
     pub fn retry(code: u32, info: impl Into<String>, retry_after_ms: u32) -> Self {
         Self { code, info: info.into(), retry_after_ms: Some(retry_after_ms) }
+    }
+
+    /// Whether it only says that nobody took the request: another try, with the same token, may be carried out.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        self.code == code::BUSY && self.retry_after_ms.is_some()
     }
 }
 

@@ -62,8 +62,8 @@ impl Service {
         // Another node may take the same free id at the same moment.
         for _ in 0..if chosen { 1 } else { FREE_IDS } {
             if !chosen {
-                let apps = self.apps.list().await.map_err(|error| fault(&error))?;
-                app.app.0 = apps.iter().map(|app| app.app.0 + 1).max().unwrap_or(FIRST_APP).max(FIRST_APP);
+                let given = self.apps.ids().await.map_err(|error| fault(&error))?;
+                app.app.0 = given.iter().map(|id| id.0.saturating_add(1)).max().unwrap_or(FIRST_APP).max(FIRST_APP);
             }
             created = self.apps.create(&app).await.map_err(|error| fault(&error))?;
             if created {
@@ -71,7 +71,10 @@ impl Service {
             }
         }
         if !created {
-            return refuse(format!("SDKAppID {} exists already", app.app));
+            let id = app.app;
+            let deleted = self.apps.get(id).await.map_err(|error| fault(&error))?.is_none();
+            let why = if deleted { "was deleted; its id is not given out again" } else { "exists already" };
+            return refuse(format!("SDKAppID {id} {why}"));
         }
         let now = self.deps.clock.now();
         let admin = UserId::trusted(FIRST_ADMIN);
@@ -120,7 +123,7 @@ impl Service {
 
     pub(crate) async fn remove(&self, request: GetAppRequest) -> Result<(), Refusal> {
         let id = SdkAppId(request.sdkappid);
-        if !self.apps.delete(id).await.map_err(|error| fault(&error))? {
+        if !self.apps.delete(id, self.deps.clock.now()).await.map_err(|error| fault(&error))? {
             return Err(Refusal::new(code::APP_UNKNOWN, "no such SDKAppID"));
         }
         self.tell(id).await;

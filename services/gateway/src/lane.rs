@@ -6,8 +6,9 @@
 //!
 //! All calls of a line go to one node. When that node does not take a message, or the ring names another, every message of
 //! the line that is not answered is sent again, in order and with the same token, until its time is over: nothing
-//! overtakes, and what had been stored is answered as a duplicate. Messages of live rooms are in no line: the room's
-//! shaping decides who goes first.
+//! overtakes, and what had been stored is answered as a duplicate. Each names the one before it that has no answer, so that
+//! an owner that did not take that one does not take this one either (`linnet_admission::Flight`). Messages of live rooms
+//! are in no line: the room's shaping decides who goes first.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
-use linnet_proto::client;
+use linnet_proto::{client, msg};
 use linnet_types::{NodeId, Refusal, code};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -209,7 +210,8 @@ impl Lines {
             }
             line.resume = None;
             let Some(first) = line.flights.front() else { continue };
-            let Ok(owner) = first.held.owner(&self.hub) else {
+            let (first, owner) = (first.no, first.held.owner(&self.hub));
+            let Ok(owner) = owner else {
                 line.again(&self.hub, now);
                 continue;
             };
@@ -218,14 +220,20 @@ impl Lines {
                 line.resume = None;
             }
             line.owner = Some(owner.clone());
-            for flight in line.flights.iter_mut().filter(|flight| flight.call.is_none()) {
+            let mut after = 0;
+            for flight in &mut line.flights {
+                let place = msg::InLine { no: flight.no, after, first };
+                after = flight.no;
+                if flight.call.is_some() {
+                    continue;
+                }
                 let (abort, registration) = AbortHandle::new_pair();
                 (flight.call, flight.waits) = (Some(abort), None);
                 let (hub, held, owner) = (Arc::clone(&self.hub), Arc::clone(&flight.held), owner.clone());
                 let (no, round, conv) = (flight.no, line.round, conv.clone());
                 let left = flight.deadline.saturating_duration_since(now);
                 let call = async move {
-                    let outcome = held.call(&hub, &owner, left).await;
+                    let outcome = held.call(&hub, &owner, place, left).await;
                     Landed::Tried { conv, no, round, outcome }
                 };
                 self.flying
@@ -254,7 +262,7 @@ impl Lines {
         let Some(line) = self.lines.get_mut(&conv) else { return };
         let Some(at) = line.flights.iter().position(|flight| flight.no == no) else { return };
         if let Err(refusal) = &outcome
-            && send::is_worth_a_retry(refusal)
+            && refusal.is_worth_a_retry()
         {
             if round != line.round {
                 return;
@@ -275,7 +283,7 @@ impl Lines {
         if let Some(flight) = line.flights.remove(at) {
             let outcome = match outcome {
                 // "Refused" would say that it is not stored. A sender who repeats it is refused, or told where it is.
-                Err(refusal) if flight.uncertain && !send::is_worth_a_retry(&refusal) => Err(Refusal::retry(
+                Err(refusal) if flight.uncertain && !refusal.is_worth_a_retry() => Err(Refusal::retry(
                     code::BUSY,
                     "refused now, and perhaps stored before; repeat it with the same token",
                     50,

@@ -70,15 +70,23 @@ impl Rooms {
         wording: &str,
     ) -> Result<client::GroupJoined, Refusal> {
         let seat = Seat { at, session: Arc::clone(session) };
-        if let Some(room) = self.find(session.app, group)
-            && room.lock().open
-        {
-            return self.enter(hub, &seat, &room).await;
+        let user = session.user.as_str();
+        let mut ban = None;
+        if let Some(room) = self.find(session.app, group) {
+            let open = {
+                let room = room.lock();
+                ban = room.ban_of(user, hub.clock.now());
+                room.open
+            };
+            // A ban may have been lifted a moment ago: whoever is banned here is asked about at the owner.
+            if open && ban.is_none() {
+                return self.enter(hub, &seat, &room).await;
+            }
         }
         let ask = group::JoinRequest {
             app: session.app.0,
             group_id: group.as_str().to_owned(),
-            user: session.user.as_str().to_owned(),
+            user: user.to_owned(),
             wording: wording.to_owned(),
             origin: Some(session.origin(hub.request_id())),
         };
@@ -90,6 +98,9 @@ impl Rooms {
             return Ok(client::GroupJoined { group_id, status: reply.status, group: shown, online: 0 });
         }
         let room = self.room(session.app, group, reply.conv, shown);
+        if let Some(ban) = ban {
+            room.lock().lift(user, ban);
+        }
         self.enter(hub, &seat, &room).await
     }
 

@@ -104,22 +104,25 @@ async fn asked(hub: &Arc<Hub>, session: &Session, send: client::Send) -> Result<
                 sync_other_machine: 1,
                 trusted: false,
                 no_webhooks: false,
+                in_line: None,
             };
             (RouteKey::pair(app, &session.user, &peer), Ask::Pair(ask))
         }
         ConversationKey::Group(group) => {
             let viewer = hub.rooms.knows(app, &group);
             let group_id = group.as_str().to_owned();
-            let ask =
-                group::SendRequest { app: app.0, group_id, message: Some(message), origin, viewer, stands_for: 1 };
+            let ask = group::SendRequest {
+                app: app.0,
+                group_id,
+                message: Some(message),
+                origin,
+                viewer,
+                stands_for: 1,
+                in_line: None,
+            };
             (RouteKey::group(app, &group), Ask::Group(ask))
         }
     })
-}
-
-/// Whether a refusal only says that nobody took the message: another try may be stored, and is not sent twice.
-pub(crate) fn is_worth_a_retry(refusal: &Refusal) -> bool {
-    refusal.code == code::BUSY && refusal.retry_after_ms.is_some()
 }
 
 impl Held {
@@ -132,9 +135,20 @@ impl Held {
         hub.calls.owner(service, &self.key)
     }
 
-    /// One try.
-    pub(crate) async fn call(&self, hub: &Hub, owner: &NodeId, left: Duration) -> Result<client::Sent, Refusal> {
-        self.call_with(self.ask.clone(), hub, owner, left).await
+    /// One try, in its place among those of its line.
+    pub(crate) async fn call(
+        &self,
+        hub: &Hub,
+        owner: &NodeId,
+        place: msg::InLine,
+        left: Duration,
+    ) -> Result<client::Sent, Refusal> {
+        let mut ask = self.ask.clone();
+        match &mut ask {
+            Ask::Pair(ask) => ask.in_line = Some(place),
+            Ask::Group(ask) => ask.in_line = Some(place),
+        }
+        self.call_with(ask, hub, owner, left).await
     }
 
     async fn call_with(&self, ask: Ask, hub: &Hub, owner: &NodeId, left: Duration) -> Result<client::Sent, Refusal> {
@@ -172,7 +186,7 @@ pub(crate) async fn live(hub: &Arc<Hub>, session: &Session, held: &Held) -> Resu
             Err(refusal) => Err(refusal),
         };
         match tried {
-            Err(refusal) if is_worth_a_retry(&refusal) && hub.clock.mono() + pause < deadline => {
+            Err(refusal) if refusal.is_worth_a_retry() && hub.clock.mono() + pause < deadline => {
                 hub.meters.sends_again.inc();
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LIVE_PAUSE_MAX);

@@ -26,6 +26,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use linnet_admission::Taker;
 use linnet_admission::apps::App;
 use linnet_cluster::{RouteKey, Service};
 use linnet_delivery::{Audience, ConvName, PublishOptions, Stream};
@@ -90,6 +91,8 @@ pub(crate) struct Group {
     yielding: bool,
     /// Members who sent since they were last written.
     spoke: HashSet<UserId>,
+    /// This life of the actor, as the lines of connections know it.
+    taker: Taker,
     /// Messages in flight in the loop, in order.
     waiting: VecDeque<Box<Sending>>,
     /// The claim is gone: the actor ends.
@@ -137,6 +140,7 @@ pub(crate) async fn start(shared: &Shared, mut held: GroupGuard) -> Result<Handl
         doubted: false,
         yielding: false,
         spoke: HashSet::new(),
+        taker: Taker::new(),
         waiting: VecDeque::new(),
         lost: false,
         dismissed: false,

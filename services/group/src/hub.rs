@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use linnet_admission::{Flight, Taken};
 use linnet_cluster::{RouteKey, Service};
 use linnet_proto::msg::{Message, SendReply};
 use linnet_store::groups::GroupGuard;
@@ -36,7 +37,24 @@ pub(crate) struct Sending {
     pub(crate) admin: bool,
     /// Live rooms: messages its gateway had for each it forwarded.
     pub(crate) stands_for: u32,
+    /// Its place in the line of its connection, and that the actor holds it.
+    pub(crate) flight: Flight,
+    pub(crate) taken: Option<Taken>,
     pub(crate) reply: oneshot::Sender<Sent>,
+}
+
+impl Sending {
+    /// Tells the outcome; what is behind it in its line goes on, or is held up, from now on.
+    pub(crate) fn answer(self, sent: Sent) {
+        let outcome_stands = sent.0.as_ref().err().is_none_or(|refusal| !refusal.is_worth_a_retry());
+        if let Some(taken) = self.taken
+            && outcome_stands
+        {
+            taken.decided();
+        }
+        // The caller may be gone.
+        let _ = self.reply.send(sent);
+    }
 }
 
 /// What became of it: the answer, and whether it may be stored all the same.

@@ -19,7 +19,7 @@ use linnet_proto::delivery::{Envelope, Record, control, envelope, record};
 use linnet_proto::group::groups_client::GroupsClient;
 use linnet_proto::group::*;
 use linnet_proto::messages::messages_server::MessagesServer;
-use linnet_proto::msg::{Message, MessageKind, Origin, SendReply};
+use linnet_proto::msg::{InLine, Message, MessageKind, Origin, SendReply};
 use linnet_proto::session::sessions_server::SessionsServer;
 use linnet_runtime::{Clock, Metrics, Rng, Tasks, status};
 use linnet_store::sim::{Faults, SimRows};
@@ -159,6 +159,20 @@ impl World {
         self.send_message(id, text_message(from, text), by(from)).await
     }
 
+    /// As the gateway hands over what one connection has out.
+    pub(super) async fn send_in_line(&self, id: &str, text: &str, place: [u64; 3]) -> Result<SendReply, Refusal> {
+        let [no, after, first] = place;
+        let request = SendRequest {
+            app: APP.0,
+            group_id: id.into(),
+            message: Some(text_message("alice", text)),
+            origin: Some(Origin { connection: "g/1".into(), ..by("alice") }),
+            in_line: Some(InLine { no, after, first }),
+            ..SendRequest::default()
+        };
+        done(self.groups().send(request).await)
+    }
+
     pub(super) async fn send_message(&self, id: &str, message: Message, by: Origin) -> Result<SendReply, Refusal> {
         let request = SendRequest {
             app: APP.0,
@@ -167,6 +181,7 @@ impl World {
             origin: Some(by),
             viewer: true,
             stands_for: 0,
+            in_line: None,
         };
         done(self.groups().send(request).await)
     }

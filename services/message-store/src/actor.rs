@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linnet_admission::{Flight, Taken, Taker};
 use linnet_delivery::{Audience, PublishOptions, Stream};
 use linnet_proto::delivery::Record;
 use linnet_store::logs::{self, Class, Log, LogHead};
@@ -63,7 +64,30 @@ pub(crate) struct Append {
     pub expires: Option<Duration>,
     /// How it is delivered (pairs, one message); `None` when the caller delivers, or nobody is to see it now.
     pub deliver: Option<Deliver>,
+    /// Its place in the line of its connection, and that the actor holds it.
+    pub flight: Flight,
+    pub taken: Option<Taken>,
     pub reply: oneshot::Sender<Result<Vec<Given>>>,
+}
+
+impl Append {
+    /// Whether `actor` may store it now.
+    fn take(&mut self, actor: Taker) -> bool {
+        self.taken = self.flight.take(actor);
+        self.taken.is_some()
+    }
+
+    /// Tells the outcome; what is behind it in its line goes on, or is held up, from now on.
+    fn answer(self, outcome: Result<Vec<Given>>) {
+        let outcome_stands = outcome.as_ref().err().is_none_or(|error| !error.refusal().is_worth_a_retry());
+        if let Some(taken) = self.taken
+            && outcome_stands
+        {
+            taken.decided();
+        }
+        // A caller that is gone needs no answer.
+        drop(self.reply.send(outcome));
+    }
 }
 
 /// To whom a stored message of a pair goes.
@@ -95,6 +119,12 @@ struct Actor {
     ring: u64,
     /// Told to let go.
     yielding: bool,
+    /// This life of the actor, as the lines of connections know it.
+    taker: Taker,
+}
+
+fn out_of_line() -> Error {
+    Error::Busy("a message before this one was not taken".to_owned())
 }
 
 /// Runs the actor until it ends by itself.
@@ -168,7 +198,7 @@ impl Command {
     pub(crate) fn fail(self, error: &Error) {
         // A caller that is gone needs no answer.
         match self {
-            Self::Append(append) => drop(append.reply.send(Err(error.clone()))),
+            Self::Append(append) => append.answer(Err(error.clone())),
             Self::Fence { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Revoke(revoke) => drop(revoke.reply.send(Err(error.clone()))),
             Self::Publish(_) | Self::Wake | Self::Yield => {}
@@ -205,6 +235,7 @@ impl Actor {
             queue: VecDeque::new(),
             ring,
             yielding: false,
+            taker: Taker::new(),
         })
     }
 
@@ -277,7 +308,13 @@ impl Actor {
             Command::Append(late) if late.expires.is_some_and(|at| self.ctx.clock.mono() >= at) => {
                 Command::Append(late).fail(&Error::Busy("it waited too long".to_owned()));
             }
-            Command::Append(first) => self.append_waiting(first).await?,
+            Command::Append(mut first) => {
+                if first.take(self.taker) {
+                    self.append_waiting(first).await?;
+                } else {
+                    first.answer(Err(out_of_line()));
+                }
+            }
             Command::Publish(records) => self.publish(records),
             Command::Fence { group_epoch, reply } => {
                 let done = self.log.fence(group_epoch).await.map_err(Error::from);

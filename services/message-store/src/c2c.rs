@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use linnet_admission::apps::App;
-use linnet_admission::{Admit, Family, Place, Token, content_hash};
+use linnet_admission::{Admit, Family, Flight, Place, Token, content_hash};
 use linnet_cluster::{RouteKey, Service as Target};
 use linnet_proto::account::accounts_client::AccountsClient;
 use linnet_proto::account::{PairCheckReply, PairCheckRequest};
@@ -44,6 +44,8 @@ struct Sending {
     sync: bool,
     /// The receiver blocks the sender, who is told OK.
     blocked: bool,
+    /// Its place in the line of its connection.
+    flight: Flight,
 }
 
 impl Service {
@@ -56,8 +58,14 @@ impl Service {
         let from = request.message.as_ref().map_or("", |message| message.from.as_str());
         // Before anything is awaited: tasks run in any order.
         let place = self.ctx.admission.arrive(SdkAppId(request.app), &request.to, from);
+        let connection = request.origin.as_ref().map_or("", |origin| origin.connection.as_str());
+        let flight = self.ctx.admission.in_line(connection, &request.to, request.in_line);
         let sending = self.ctx.tasks.spawn("c2c.send", async move {
-            let outcome = service.send(request, place).await;
+            let mut place = Some(place);
+            let outcome = service.send(request, &mut place, flight.clone()).await;
+            flight.settled(&outcome.as_ref().map(SendReply::clone).map_err(Error::refusal));
+            // Of one refused early: given up only now that those behind it can see why.
+            drop(place);
             account.end(Term::of(&outcome));
             outcome
         });
@@ -69,8 +77,8 @@ impl Service {
         }
     }
 
-    async fn send(&self, request: SendC2cRequest, place: Place) -> Result<SendReply> {
-        let SendC2cRequest { app, to, message, origin, sync_other_machine, trusted, no_webhooks } = request;
+    async fn send(&self, request: SendC2cRequest, place: &mut Option<Place>, flight: Flight) -> Result<SendReply> {
+        let SendC2cRequest { app, to, message, origin, sync_other_machine, trusted, no_webhooks, .. } = request;
         let app = self.ctx.apps.get(SdkAppId(app)).await?;
         let origin = origin.unwrap_or_default();
         let mut message = message.ok_or_else(|| Error::refused(code::MSG_BAD_PARAM, "no message"))?;
@@ -94,7 +102,7 @@ impl Service {
         let blocked = check.blocked && !trusted && !origin.admin;
         // A client always sees on its other devices what it wrote; a backend says whether.
         let sync = sync_other_machine == 1 || !origin.admin;
-        let sending = Sending { app, from, to, conv, opening, origin, sync, blocked };
+        let sending = Sending { app, from, to, conv, opening, origin, sync, blocked, flight };
         if blocked {
             if !sending.app.settings.blocked_as_ok {
                 self.tell_refused(&sending, &message);
@@ -134,7 +142,13 @@ impl Service {
         Ok(reply.map_err(|why| status::refusal_or(&why, code::C2C_INTERNAL))?.into_inner())
     }
 
-    async fn admit(&self, place: Place, sending: Sending, message: Message, no_webhooks: bool) -> Result<SendReply> {
+    async fn admit(
+        &self,
+        place: &mut Option<Place>,
+        sending: Sending,
+        message: Message,
+        no_webhooks: bool,
+    ) -> Result<SendReply> {
         if !message.online_only {
             let (_, head) = self.owners.ready(&sending.opening).await?;
             if head.last_seq == 0 {
@@ -157,7 +171,9 @@ impl Service {
             max_bytes: settings.message_bytes as usize,
             block_on_failure: settings.webhook_before_failure == "block",
             message,
+            flight: sending.flight.clone(),
         };
+        let place = place.take().ok_or_else(|| Error::Fault("a message is admitted once".to_owned()))?;
         let unknown = Arc::new(Mutex::new(None));
         let (told, service) = (Arc::clone(&unknown), self.clone());
         let original = admit.message.body.clone();
@@ -306,6 +322,8 @@ fn store(
         class: sending.opening.class,
         expires: None,
         deliver,
+        flight: sending.flight.clone(),
+        taken: None,
         reply,
     };
     owners.post(&sending.opening, Command::Append(append))?;

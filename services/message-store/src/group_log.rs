@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use linnet_admission::Flight;
 use linnet_proto::messages::{AppendReply, AppendRequest, Appended, FenceReply, FenceRequest};
 use linnet_store::logs::Class;
 use linnet_types::{Epoch, GroupId, code};
@@ -44,7 +45,16 @@ impl Service {
         let expires = Some(self.ctx.clock.mono() + patience);
         let (reply, given) = oneshot::channel();
         let append =
-            Append { drafts, group_epoch: Epoch(group_epoch), class: opening.class, expires, deliver: None, reply };
+            Append {
+                drafts,
+                group_epoch: Epoch(group_epoch),
+                class: opening.class,
+                expires,
+                deliver: None,
+                flight: Flight::default(),
+                taken: None,
+                reply,
+            };
         self.owners.post(&opening, Command::Append(append))?;
         let given = given.await.map_err(|_| Error::Unknown)??;
         let appended = given.into_iter().map(|g| Appended { seq: g.seq, ord: g.ord, time_ms: g.time.0 }).collect();

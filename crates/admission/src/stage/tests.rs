@@ -43,6 +43,7 @@ fn admit(from: &str, random: u32, text: &str) -> Admit {
         family: Family::Group,
         max_bytes: 100,
         block_on_failure: false,
+        flight: Flight::default(),
     }
 }
 

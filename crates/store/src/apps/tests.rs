@@ -39,11 +39,13 @@ async fn an_app_is_created_once_changed_listed_and_deleted() {
     assert_eq!(rotated.previous, Some((AppKey::new("s3cret"), NOW.plus_ms(5))));
     assert_eq!(apps.get(SdkAppId(7)).await.unwrap(), Some(rotated.clone()));
     assert_eq!(apps.list().await.unwrap(), [rotated, app(8)]);
-    assert!(apps.delete(SdkAppId(7)).await.unwrap());
-    assert!(!apps.delete(SdkAppId(7)).await.unwrap());
+    assert!(apps.delete(SdkAppId(7), NOW).await.unwrap());
+    assert!(!apps.delete(SdkAppId(7), NOW).await.unwrap());
+    assert_eq!(apps.get(SdkAppId(7)).await.unwrap(), None);
     assert_eq!(apps.update(SdkAppId(7), |_| {}).await.unwrap(), None);
     assert_eq!(apps.list().await.unwrap(), [app(8)]);
-    assert!(apps.create(&app(7)).await.unwrap(), "a deleted id can be used again");
+    assert!(!apps.create(&app(7)).await.unwrap(), "the id of a deleted app is given out again");
+    assert_eq!(apps.get(SdkAppId(7)).await.unwrap(), None);
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Room {
     /// `GROUP_NO_RIGHT` for the banned.
     pub(crate) fn enter(&mut self, seat: &Seat, now: UnixMillis) -> Result<Entered, Refusal> {
         let user = seat.session.user.as_str();
-        if self.banned.get(user).is_some_and(|until| *until > now.0) {
+        if self.ban_of(user, now).is_some() {
             return Err(Refusal::new(code::GROUP_NO_RIGHT, "banned from the room"));
         }
         let first = self.viewers.is_empty();
@@ -216,6 +216,18 @@ impl Room {
 
     pub(crate) fn ban(&mut self, user: &str, until_ms: u64) {
         set(&mut self.banned, user, until_ms);
+    }
+
+    /// Until when a user is banned, as far as is known here.
+    pub(crate) fn ban_of(&self, user: &str, now: UnixMillis) -> Option<u64> {
+        self.banned.get(user).copied().filter(|until| *until > now.0)
+    }
+
+    /// The owner knows nothing of this ban any more; one that came meanwhile stays.
+    pub(crate) fn lift(&mut self, user: &str, until_ms: u64) {
+        if self.banned.get(user) == Some(&until_ms) {
+            self.banned.remove(user);
+        }
     }
 
     /// Settings and mutes, as the stream brings them.

@@ -166,7 +166,7 @@ impl Group {
         for sending in slice.admitted {
             match self.live_seq().await {
                 Ok(seq) => records.push(self.accept(*sending, seq, now)),
-                Err(refusal) => drop(sending.reply.send((Err(refusal), false))),
+                Err(refusal) => sending.answer((Err(refusal), false)),
             }
         }
     }

@@ -134,7 +134,7 @@ impl Group {
         }
         let answer = if self.dismissed { unknown() } else { busy("the group is moving") };
         for sending in self.live.as_mut().map(super::Live::drain).unwrap_or_default() {
-            let _ = sending.reply.send((Err(answer.clone()), false));
+            sending.answer((Err(answer.clone()), false));
         }
         self.shared.law.active.dec();
         if self.lost {
@@ -192,6 +192,6 @@ impl Group {
 /// Answers a command that comes too late; jobs answer by going away.
 fn refuse(command: Command) {
     if let Command::Send(sending) = command {
-        let _ = sending.reply.send((Err(busy("the group is moving")), false));
+        sending.answer((Err(busy("the group is moving")), false));
     }
 }

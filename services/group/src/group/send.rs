@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use linnet_admission::{Admit, Family, Place, Token, content_hash};
+use linnet_admission::{Admit, Family, Flight, Place, Token, content_hash};
 use linnet_proto::delivery::Record;
 use linnet_proto::group::SendRequest;
 use linnet_proto::msg::{Message, MessageKind, Outcome, SendReply, Visibility};
@@ -34,8 +34,10 @@ impl Shared {
         let from = request.message.as_ref().map_or("", |message| message.from.as_str());
         // Before anything is awaited: tasks run in any order.
         let place = self.admission.arrive(SdkAppId(request.app), &request.group_id, from);
+        let connection = request.origin.as_ref().map_or("", |origin| origin.connection.as_str());
+        let flight = self.admission.in_line(connection, &request.group_id, request.in_line);
         let task = self.tasks.spawn("group.send", async move {
-            let (outcome, unknown) = Box::pin(shared.send_counted(request, place)).await;
+            let (outcome, unknown) = Box::pin(shared.send_counted(request, place, flight)).await;
             shared.law.end(&outcome, unknown);
             outcome
         });
@@ -45,15 +47,19 @@ impl Shared {
         }
     }
 
-    async fn send_counted(&self, request: SendRequest, place: Place) -> Sent {
+    async fn send_counted(&self, request: SendRequest, place: Place, flight: Flight) -> Sent {
         let app = SdkAppId(request.app);
         let group = request.group_id.clone();
         let origin = request.origin.clone().unwrap_or_default();
         let sent = request.message.clone().unwrap_or_default();
-        let (outcome, may_be_stored, kind) = match self.send_admitted(request, place).await {
+        let mut place = Some(place);
+        let (outcome, may_be_stored, kind) = match self.send_admitted(request, &mut place, flight.clone()).await {
             Ok((outcome, may_be_stored, kind)) => (outcome, may_be_stored, Some(kind)),
             Err(refusal) => (Err(refusal), false, None),
         };
+        flight.settled(&outcome);
+        // Of one refused early: given up only now that those behind it can see why.
+        drop(place);
         if let Err(refusal) = &outcome
             && refusal.retry_after_ms.is_none()
             && refusal.code != code::GROUP_VETO
@@ -65,7 +71,12 @@ impl Shared {
     }
 
     /// Refusals that come before the group is known are plain errors; later ones come with its kind.
-    async fn send_admitted(&self, request: SendRequest, place: Place) -> Result<(Result<SendReply>, bool, GroupType)> {
+    async fn send_admitted(
+        &self,
+        request: SendRequest,
+        place: &mut Option<Place>,
+        flight: Flight,
+    ) -> Result<(Result<SendReply>, bool, GroupType)> {
         let app = self.app(SdkAppId(request.app)).await?;
         let id = GroupId::parse(&request.group_id)?;
         let origin = request.origin.unwrap_or_default();
@@ -102,10 +113,13 @@ impl Shared {
             max_bytes: app.settings.message_bytes as usize,
             block_on_failure: app.settings.webhook_before_failure == "block",
             message,
+            flight: flight.clone(),
         };
+        let place = place.take().ok_or_else(|| busy("a message is admitted once"))?;
         let (tell_unknown, mut unknown) = oneshot::channel();
         let sent_hash = admit.token.hash;
-        let by = By { connection: origin.connection, admin: origin.admin, stands_for: request.stands_for.max(1) };
+        let stands_for = request.stands_for.max(1);
+        let by = By { connection: origin.connection, admin: origin.admin, stands_for, flight };
         let outcome = self
             .admission
             .admit_at(place, admit, move |message| {
@@ -218,13 +232,14 @@ struct By {
     connection: String,
     admin: bool,
     stands_for: u32,
+    flight: Flight,
 }
 
 /// Puts a message into the actor's mailbox without waiting.
 fn hand_over(handle: &Handle, message: Message, by: By) -> impl Future<Output = Sent> + Send + use<> {
     let (reply, answer) = oneshot::channel();
-    let By { connection, admin, stands_for } = by;
-    let sending = Box::new(Sending { message, connection, admin, stands_for, reply });
+    let By { connection, admin, stands_for, flight } = by;
+    let sending = Box::new(Sending { message, connection, admin, stands_for, flight, taken: None, reply });
     let put = handle.mailbox.try_send(Command::Send(sending));
     async move {
         match put {
@@ -281,8 +296,13 @@ impl Group {
         let mut published: Vec<Record> = Vec::new();
         for mut sending in waiting {
             let from = sending.message.from.clone();
+            sending.taken = sending.flight.take(self.taker);
+            if sending.taken.is_none() {
+                sending.answer((Err(busy("a message before this one was not taken")), false));
+                continue;
+            }
             if let Err(refusal) = self.may_send(&sending.message, &from, sending.admin).await {
-                let _ = sending.reply.send((Err(refusal), false));
+                sending.answer((Err(refusal), false));
                 continue;
             }
             self.wake_up(&from).await;
@@ -304,7 +324,7 @@ impl Group {
             sending.message.time_ms = now.0.max(self.last_ms);
             let reply = answer(&sending.message, Outcome::Published);
             published.push(message_record(sending.message.clone(), sending.connection.clone()));
-            let _ = sending.reply.send((Ok(reply), false));
+            sending.answer((Ok(reply), false));
         }
         self.store_and_publish(stored, &mut published).await;
         self.publish(published, &[]);
@@ -324,10 +344,10 @@ impl Group {
                         self.spoke.insert(UserId::trusted(message.from.as_str()));
                     }
                     let reply = answer(&message, Outcome::Stored);
-                    records.push(message_record(message, sending.connection));
-                    let _ = sending.reply.send((Ok(reply), false));
+                    records.push(message_record(message, sending.connection.clone()));
+                    sending.answer((Ok(reply), false));
                 }
-                Err((refusal, may_be_stored)) => drop(sending.reply.send((Err(refusal), may_be_stored))),
+                Err((refusal, may_be_stored)) => sending.answer((Err(refusal), may_be_stored)),
             }
         }
     }
@@ -360,7 +380,7 @@ impl Group {
         if !as_error {
             self.tell_shaped(&sending.message, now);
         }
-        let _ = sending.reply.send((outcome, false));
+        sending.answer((outcome, false));
     }
 
     /// The app hears of a message that was dropped by the rate.

@@ -413,6 +413,7 @@ async fn an_owner_that_was_replaced_stores_and_changes_nothing() {
         origin: Some(by("bob")),
         viewer: false,
         stands_for: 0,
+        in_line: None,
     };
     let refused = done(old.send(late).await);
     assert!(refused.is_err(), "{refused:?}");

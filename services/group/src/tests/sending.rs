@@ -46,6 +46,28 @@ async fn a_retry_after_a_restart_gets_the_first_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_of_a_line_is_stored_before_what_was_sent_before_it() {
+    let mut world = World::new(AppSettings::default()).await;
+    world.create("Public", "g", "alice", &[]).await;
+    world.send_in_line("g", "one", [1, 0, 1]).await.expect("the first of its line");
+    assert_eq!(code(world.send_in_line("g", "three", [3, 2, 2]).await), linnet_types::code::BUSY, "two is not here");
+    // Behind what the owner refuses for good, a line goes on; what was not taken holds it up all the same.
+    assert_eq!(code(world.send_in_line("g", &"x".repeat(13_000), [4, 3, 2]).await), 80002);
+    assert_eq!(code(world.send_in_line("g", "five", [5, 4, 2]).await), linnet_types::code::BUSY);
+    world.send_in_line("g", "two", [2, 0, 2]).await.expect("two");
+    world.send_in_line("g", "three", [3, 2, 2]).await.expect("three");
+    world.send_in_line("g", "five", [5, 4, 3]).await.expect("five");
+    // Another owner knows nothing of the line until its first comes again.
+    world.start();
+    assert_eq!(code(world.send_in_line("g", "six", [6, 5, 5]).await), linnet_types::code::BUSY);
+    assert!(world.send_in_line("g", "five", [5, 0, 5]).await.expect("five").duplicate);
+    world.send_in_line("g", "six", [6, 5, 5]).await.expect("six");
+    let conv = world.conv("g").await;
+    let stored: Vec<_> = world.logs.of(conv).iter().map(what).collect();
+    assert_eq!(stored, ["one", "two", "three", "five", "six"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_may_not_speak_is_told_why() {
     let world = World::new(AppSettings::default()).await;
     world.create("Public", "g", "alice", &["bob"]).await;

@@ -104,6 +104,7 @@ impl Storm {
                 origin: Some(by(&from)),
                 viewer: false,
                 stands_for: 0,
+                in_line: None,
             };
             let sent = self.until_done(|mut groups| {
                 let request = request.clone();
@@ -130,6 +131,7 @@ impl Storm {
                 origin: Some(by("villain")),
                 viewer: false,
                 stands_for: 0,
+                in_line: None,
             };
             let sent = self.until_done(|mut groups| {
                 let request = request.clone();

@@ -6,7 +6,7 @@ use linnet_proto::delivery::{Record, record};
 use linnet_store::logs::{self, Appended, Entry, MAX_BATCH, MAX_BATCH_BYTES, Settled, fit};
 use linnet_types::{Epoch, UnixMillis};
 
-use super::{Actor, Append, Command, Deliver, shared_rows};
+use super::{Actor, Append, Command, Deliver, out_of_line, shared_rows};
 use crate::error::{Error, Result};
 use crate::stored::Row;
 
@@ -32,7 +32,13 @@ impl Actor {
         let mut entries: Vec<Entry> = first.drafts.iter().map(|draft| draft.entry()).collect();
         let mut bytes: usize = entries.iter().map(Entry::cost).sum();
         let mut items = vec![first];
-        while let Some(Command::Append(next)) = self.queue.front() {
+        while let Some(Command::Append(next)) = self.queue.front_mut() {
+            if !next.take(self.taker) {
+                if let Some(Command::Append(next)) = self.queue.pop_front() {
+                    next.answer(Err(out_of_line()));
+                }
+                continue;
+            }
             let more: Vec<Entry> = next.drafts.iter().map(|draft| draft.entry()).collect();
             bytes += more.iter().map(Entry::cost).sum::<usize>();
             let fits = entries.len() + more.len() <= MAX_BATCH && bytes <= MAX_BATCH_BYTES;
@@ -124,13 +130,13 @@ impl Actor {
     fn answer(&mut self, items: Vec<Append>, stored: &[Appended], failed: Option<&Error>) {
         let mut at = 0;
         let (mut rows, mut records, mut replies) = (Vec::new(), Vec::new(), Vec::new());
-        for item in items {
+        for mut item in items {
             let count = item.drafts.len();
             let given = stored.get(at..(at + count).min(stored.len())).unwrap_or_default();
             at += count;
             let given: Vec<Appended> = given.to_vec();
-            let mut deliver = item.deliver;
-            for (draft, appended) in item.drafts.into_iter().zip(&given) {
+            let mut deliver = item.deliver.take();
+            for (draft, appended) in std::mem::take(&mut item.drafts).into_iter().zip(&given) {
                 let row = draft.row(appended);
                 if let Some(deliver) = deliver.take() {
                     records.push(deliver.record(&row));
@@ -142,13 +148,12 @@ impl Actor {
                 Some(_) if given.len() < count => Err(Error::Unknown),
                 _ => Ok(given.iter().map(|a| Given { seq: a.seq.0, ord: a.ord, time: a.time }).collect()),
             };
-            replies.push((item.reply, answer));
+            replies.push((item, answer));
         }
         self.shared.push(shared_rows(rows));
         self.show();
-        for (reply, answer) in replies {
-            // A caller that is gone needs no answer.
-            drop(reply.send(answer));
+        for (item, answer) in replies {
+            item.answer(answer);
         }
         self.publish(records);
     }

@@ -60,6 +60,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         sync_other_machine,
         trusted: true,
         no_webhooks: true,
+        in_line: None,
     };
     let send = |to: String| async { (call.ask(request(&to)).await, to) };
     let receivers: Vec<String> = to.iter().filter(|id| existing.contains(*id)).cloned().collect();

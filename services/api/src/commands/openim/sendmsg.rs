@@ -29,6 +29,7 @@ pub(crate) async fn handle(call: &Call<'_>) -> Result<Reply, Refusal> {
         sync_other_machine,
         trusted: true,
         no_webhooks: false,
+        in_line: None,
     };
     let sent = call.ask(request).await?;
     let key = message::key(sent.msg_seq, sent.random, sent.time_ms);
