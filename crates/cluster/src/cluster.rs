@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use linnet_runtime::Metrics;
 use linnet_runtime::status::TRANSPORT_RETRY_MS;
-use linnet_types::{NodeId, Refusal, code};
+use linnet_types::{NodeId, Refusal, UnixMillis, code};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -65,6 +65,12 @@ impl Cluster {
     #[must_use]
     pub fn me(&self) -> &NodeId {
         &self.inner.me
+    }
+
+    /// `now` of this node's clock, as the clocks of most nodes have it; see [`Members::ahead_ms`].
+    #[must_use]
+    pub fn common_time(&self, now: UnixMillis) -> UnixMillis {
+        UnixMillis(now.0.saturating_add_signed(self.inner.members.ahead_ms()))
     }
 
     /// Answers calls to `service` of `node`, a node of this process, with `routes`.

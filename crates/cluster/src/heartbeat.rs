@@ -16,11 +16,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use linnet_bus::Bus;
-use linnet_proto::cluster::Standing;
+use linnet_bus::{Bus, Event, subject};
+use linnet_proto::cluster::{Beat, Standing};
 use linnet_runtime::{Clock, Metrics, Rng, Tasks};
-use linnet_types::NodeId;
+use linnet_types::{NodeId, UnixMillis};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,9 @@ pub use self::config::HeartbeatConfig;
 use self::counts::Counts;
 use self::view::View;
 use crate::members::{Members, Node, Script};
+
+/// How long a node that starts waits to be told its last life.
+const ASK_LIFE: Duration = Duration::from_millis(250);
 
 /// What [`Heartbeats::start`] works with.
 #[derive(Clone, Debug)]
@@ -95,7 +99,7 @@ impl Heartbeats {
     /// that this process makes no progress (an actor shard or the store client is stuck), none is sent, and after 8 s
     /// the others go on without this node.
     ///
-    /// After a restart with a clock that was set back this node is taken for its own late predecessor until that is dead.
+    /// [`next_life`] finds the incarnation.
     ///
     /// Returns at once; see [`Heartbeats::ready`].
     pub fn start(
@@ -166,6 +170,31 @@ impl Heartbeats {
     }
 }
 
+/// The incarnation for a node that starts at `now`: above every life of it that anybody on the bus remembers, also when its
+/// clock was set back meanwhile. Takes a quarter of a second, for nobody need answer.
+pub async fn next_life(bus: &Bus, cluster: &str, node: &NodeId, now: UnixMillis) -> u64 {
+    let mut last = 0;
+    let ask = Beat { cluster: cluster.to_owned(), node: node.to_string(), asks_life: true, ..Beat::default() };
+    let asked = async {
+        let mut beats = bus.subscribe(subject::members()).await?;
+        // The subscription is at the server before the question is.
+        bus.flush().await?;
+        bus.publish(subject::members(), ask.encode_to_vec().into()).await?;
+        while let Some(event) = beats.recv().await {
+            let Event::Message { payload, .. } = event else { continue };
+            let Ok(beat) = Beat::decode(payload) else { continue };
+            let told = beat.lives.iter().filter(|life| beat.cluster == cluster && life.node == node.as_str());
+            last = told.map(|life| life.incarnation).fold(last, u64::max);
+        }
+        Ok::<_, linnet_bus::Error>(())
+    };
+    match tokio::time::timeout(ASK_LIFE, asked).await {
+        Ok(Err(why)) => tracing::debug!(%why, "nobody can be asked for the last life of this node"),
+        Ok(Ok(())) | Err(_) => {}
+    }
+    now.0.max(last + 1)
+}
+
 impl Inner {
     fn enter(&self, next: impl FnOnce(Stage) -> Stage) {
         let mut stage = self.stage.lock();
@@ -201,6 +230,9 @@ impl Inner {
         let nodes = view.nodes(self.clock.mono());
         self.counts.live.set(i64::try_from(nodes.len()).unwrap_or(i64::MAX));
         self.counts.frozen.set(i64::from(view.frozen()));
+        let ahead_ms = view.ahead_ms();
+        self.counts.clock_behind.set(ahead_ms);
+        self.script.set_ahead_ms(ahead_ms);
         // Under the view's lock, so that a newer state is not overwritten by an older one.
         if let Some(version) = self.script.change_to(nodes) {
             self.counts.version.set(i64::try_from(version).unwrap_or(i64::MAX));

@@ -34,7 +34,7 @@ mod sim;
 pub use cluster::Cluster;
 pub use config::{ClusterConfig, RpcConfig};
 pub use error::{Error, Result};
-pub use heartbeat::{HeartbeatConfig, HeartbeatDeps, Heartbeats};
+pub use heartbeat::{HeartbeatConfig, HeartbeatDeps, Heartbeats, next_life};
 pub use key::RouteKey;
 pub use members::{Members, Node, Script, Snapshot};
 pub use net::LocalNet;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use linnet_types::NodeId;
@@ -94,6 +95,7 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub struct Members {
     current: Arc<ArcSwap<Snapshot>>,
+    ahead_ms: Arc<AtomicI64>,
     changes: watch::Receiver<u64>,
 }
 
@@ -101,6 +103,7 @@ pub struct Members {
 #[derive(Clone, Debug)]
 pub struct Script {
     current: Arc<ArcSwap<Snapshot>>,
+    ahead_ms: Arc<AtomicI64>,
     changes: watch::Sender<u64>,
 }
 
@@ -116,13 +119,22 @@ impl Members {
     pub fn scripted(nodes: impl IntoIterator<Item = Node>) -> (Self, Script) {
         let current = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, nodes)));
         let (sender, receiver) = watch::channel(1);
-        (Self { current: Arc::clone(&current), changes: receiver }, Script { current, changes: sender })
+        let ahead_ms = Arc::<AtomicI64>::default();
+        let members = Self { current: Arc::clone(&current), ahead_ms: Arc::clone(&ahead_ms), changes: receiver };
+        (members, Script { current, ahead_ms, changes: sender })
     }
 
     /// The live nodes now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// How far the wall clocks of the live nodes are ahead of this node's, in milliseconds: the median, this node's own
+    /// clock among them. One wrong clock among several moves it little, whichever node has it.
+    #[must_use]
+    pub fn ahead_ms(&self) -> i64 {
+        self.ahead_ms.load(Ordering::Relaxed)
     }
 
     /// Shows the version of each new snapshot once it can be read.
@@ -147,6 +159,11 @@ impl Script {
             self.set(nodes);
             *self.changes.borrow()
         })
+    }
+
+    /// Tells how far the clocks of the others are ahead.
+    pub fn set_ahead_ms(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
 
     /// Adds a node, or replaces what it runs.

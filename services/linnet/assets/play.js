@@ -235,19 +235,20 @@ class Person {
     } while (cursor);
     if (!this.current) {
       const first = this.user === config.users[0].user ? config.users[1] : config.users[0];
-      if (first) this.show(`C2C:${first.user}`);
+      if (first) this.show(`C2C:${first.user}`, false);
     }
     this.draw();
   }
 
-  async show(key) {
+  // The focus goes to the message field at once and only when a person asked: taken later, it would take away what is typed.
+  async show(key, asked = true) {
     const conv = this.conversation(key);
     this.current = key;
     this.draw();
+    if (asked || document.activeElement === document.body) $(".send input", this.root).focus({ preventScroll: true });
     this.ask("open", { conv: key }).catch(() => {});
     if (!conv.loaded && !conv.live) { conv.loaded = true; await this.older(); }
     this.read(conv);
-    $(".send input", this.root).focus({ preventScroll: true });
   }
 
   async older() {

@@ -108,10 +108,9 @@ impl Node {
         let (rng, metrics, health) = (Rng::system(), Metrics::new(), Health::new());
         let ready = health.check("services");
         let tasks = Tasks::new(&metrics);
-        let incarnation = clock.now().0;
         let kit = ports::Kit { clock: &clock, rng: &rng, metrics: &metrics, health: &health, tasks: &tasks };
-        let Ports { node, store, bus, directory, cluster, mesh } =
-            Ports::open(config, roles, data, incarnation, &kit).await?;
+        let Ports { node, incarnation, store, bus, directory, cluster, mesh } =
+            Ports::open(config, roles, data, &kit).await?;
         let recovered = match &store {
             Some(store) if roles.is_all() => Recovered::read(store, &clock, &rng).await?,
             _ => Recovered::default(),

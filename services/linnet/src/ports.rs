@@ -38,6 +38,8 @@ pub(crate) struct Kit<'a> {
 /// The ports of one node.
 pub(crate) struct Ports {
     pub(crate) node: NodeId,
+    /// Which life of that node this is.
+    pub(crate) incarnation: u64,
     /// `None` when no role of this process keeps anything.
     pub(crate) store: Option<Store>,
     pub(crate) bus: Bus,
@@ -56,7 +58,6 @@ impl Ports {
         config: &Config,
         roles: &Roles,
         data: &Path,
-        incarnation: u64,
         kit: &Kit<'_>,
     ) -> Result<Self> {
         apart(config, roles)?;
@@ -64,9 +65,12 @@ impl Ports {
         let node = NodeId::trusted(if joined { config.cluster.node.as_str() } else { ALONE });
         let store = if roles.store() { Some(store(config, data, kit).await?) } else { None };
         let (bus, nats) = bus(config, &node, kit).await?;
+        let now = kit.clock.now();
+        let incarnation =
+            if joined { linnet_cluster::next_life(&bus, &config.cluster.name, &node, now).await } else { now.0 };
         let directory = if roles.has(Service::Session) { Some(directory(config, kit).await?) } else { None };
         let (cluster, mesh) = Mesh::open(config, roles, &node, incarnation, &bus, nats, kit).await?;
-        Ok(Self { node, store, bus, directory, cluster, mesh })
+        Ok(Self { node, incarnation, store, bus, directory, cluster, mesh })
     }
 }
 

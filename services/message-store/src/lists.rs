@@ -95,7 +95,10 @@ impl Service {
         for item in &mut items {
             item.place = places.get(&item.conv).copied();
         }
-        let position_ms = heads.values().map(|head| head.time_ms).max().unwrap_or(0).max(request.since_ms);
+        // The clock of an owner may be ahead: what others store from now on must not be older than this position.
+        let now = self.ctx.cluster.common_time(self.ctx.clock.now()).0;
+        let newest = heads.values().map(|head| head.time_ms).max().unwrap_or(0).min(now);
+        let position_ms = newest.max(request.since_ms.min(now));
         let mut conversations: Vec<Conversation> =
             items.iter().filter_map(|item| entry_of(item, heads.remove(&item.conv.0), since)).collect();
         let total_unread = conversations.iter().map(|conversation| conversation.unread).sum();

@@ -125,19 +125,19 @@ impl Fault {
             Self::GatewayKilled => killed(ground, running, &one(ground, "gateway", rng)).await?,
             Self::OwnerKilled => {
                 killed(ground, running, &one(ground, "group", rng)).await?;
-                ground.whole().await?;
+                over(ground, running).await?;
                 killed(ground, running, &one(ground, "message-store", rng)).await?;
             }
             Self::OwnerPaused => {
                 for role in ["group", "message-store"] {
                     paused(ground, running, &one(ground, role, rng), spell).await?;
-                    ground.whole().await?;
+                    over(ground, running).await?;
                 }
             }
             Self::Drained => {
                 for role in ["group", "message-store"] {
                     drained(ground, running, &one(ground, role, rng)).await?;
-                    ground.whole().await?;
+                    over(ground, running).await?;
                 }
             }
             Self::RollingRestart => rolling(ground, running).await?,
@@ -164,6 +164,12 @@ impl Fault {
         running.caught_up(CATCH_UP).await?;
         running.traffic(TRAFFIC, TRAFFIC_WITHIN).await
     }
+}
+
+/// One fault is over before the next strikes: every node is there, and nobody waits for an answer from before.
+async fn over(ground: &Ground, running: &Running) -> Result<()> {
+    ground.whole().await?;
+    running.caught_up(CATCH_UP).await
 }
 
 fn one(ground: &Ground, role: &str, rng: &Rng) -> String {

@@ -90,15 +90,25 @@ pub(super) async fn certificates(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Without credentials nobody publishes where frames for users travel.
+/// Without credentials nobody publishes where frames for users travel, nor does a service whose role has nothing to say there.
 pub(super) async fn bus(stage: &mut Stage) -> Result<()> {
     let status = stage.ground.cluster.status()?;
     let processes = status["processes"].as_array().context("processes")?;
     let nats = processes.iter().find(|p| p["name"] == "nats-1").and_then(|p| p["listen"].as_str());
     let address = nats.context("an address")?;
-    for connect in [r#"{"verbose":false}"#, r#"{"verbose":false,"user":"linnet","pass":"guessed"}"#] {
+    let cluster = status["cluster"].as_str().context("a name")?;
+    let config = std::fs::read_to_string(member(stage, "gateway-2")?.config)?.parse::<toml::Table>()?;
+    let password = config["bus"]["password"].as_str().context("a password")?.to_owned();
+    let login = |user: &str, pass: &str| format!(r#"{{"verbose":false,"user":"{user}","pass":"{pass}"}}"#);
+    let tries = [
+        (r#"{"verbose":false}"#.to_owned(), "Authorization"),
+        (login("group-1", "guessed"), "Authorization"),
+        (login("gateway-2", &password), "Permissions Violation"),
+    ];
+    for (connect, refusal) in tries {
         let (read, mut write) = TcpStream::connect(address).await?.into_split();
-        write.write_all(format!("CONNECT {connect}\r\nPUB linnet.gw.gateway-1 2\r\nhi\r\nPING\r\n").as_bytes()).await?;
+        let hello = format!("CONNECT {connect}\r\nPUB {cluster}.gw.gateway-1 2\r\nhi\r\nPING\r\n");
+        write.write_all(hello.as_bytes()).await?;
         let mut lines = BufReader::new(read).lines();
         let refused = loop {
             match tokio::time::timeout(PATIENCE, lines.next_line()).await.context("no answer")?? {
@@ -108,7 +118,7 @@ pub(super) async fn bus(stage: &mut Stage) -> Result<()> {
                 None => bail!("{connect}: the server closed without a word"),
             }
         };
-        ensure!(refused.contains("Authorization"), "{refused}");
+        ensure!(refused.contains(refusal), "{refused}");
     }
     Ok(())
 }
@@ -120,7 +130,12 @@ pub(super) async fn stranger(stage: &mut Stage) -> Result<()> {
     foreign(&gateway.program, scratch.path())?;
     let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let path = |name: &str| scratch.path().join(name).display().to_string();
+    let status = stage.ground.cluster.status()?;
+    let token = status["token"].as_str().context("a token")?;
     let sets = [
+        // Allowed everything on the bus: what keeps it out is not that.
+        "bus.user=operator".to_owned(),
+        format!("bus.password={token}"),
         "cluster.name=another".to_owned(),
         "cluster.node=stranger".to_owned(),
         format!("cluster.tls_ca={}", path("ca.pem")),

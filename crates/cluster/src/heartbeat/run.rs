@@ -135,9 +135,12 @@ impl Listener {
     fn hear(&mut self, beat: Beat) {
         let counts = &self.inner.counts;
         let (node, incarnation) = (beat.node.clone(), beat.incarnation);
-        let heard = self.inner.view.lock().heard(self.inner.clock.mono(), beat);
+        let heard = self.inner.view.lock().heard(self.inner.clock.mono(), self.inner.clock.now(), beat);
         match heard {
             Heard::Echo => {}
+            // At once: it waits a moment only.
+            Heard::Asks { answer: true } => self.inner.changed.notify_one(),
+            Heard::Asks { answer: false } => {}
             Heard::Foreign => {
                 counts.foreign.inc();
             }
@@ -206,7 +209,7 @@ impl Inner {
             tracing::warn!("this process makes no progress: no sign of life is sent");
             return;
         }
-        let beat = self.view.lock().beat(self.clock.mono(), hello);
+        let beat = self.view.lock().beat(self.clock.mono(), self.clock.now(), hello);
         if self.bus.publish(subject::members(), beat.encode_to_vec().into()).await.is_ok() {
             self.view.lock().sent();
             self.counts.sent.inc();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use linnet_proto::cluster::{Beat, Kept, Standing};
-use linnet_types::NodeId;
+use linnet_types::{NodeId, UnixMillis};
 
 use super::HeartbeatConfig;
 use crate::members::Node;
@@ -16,6 +16,10 @@ const SILENT_BEATS: u32 = 3;
 /// would happen by chance.
 const DEAF_BEATS: u32 = 4;
 
+/// How long the last life of a node that is gone is remembered.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Most nodes told of their last lives in one beat.
+const ASKERS: usize = 64;
 /// Longest node id taken.
 const NODE_BYTES: usize = 128;
 
@@ -26,6 +30,8 @@ pub(super) enum Heard {
     Alive { answer: bool },
     /// The node's own beat came back.
     Echo,
+    /// A node that is about to start wants to know its last life; `answer` when it is known here.
+    Asks { answer: bool },
     /// Of another cluster.
     Foreign,
     /// Of an earlier life of a node that was replaced. Once, it was late; again and again, two processes have one id.
@@ -46,6 +52,10 @@ pub(super) struct View {
     known: BTreeMap<NodeId, Known>,
     /// Lives that ended by their own word, so that a beat that comes late does not raise them; until when.
     gone: BTreeMap<NodeId, (u64, Duration)>,
+    /// The last life of every node, and when it was heard, for those that start again with a clock that was set back.
+    lives: BTreeMap<NodeId, (u64, Duration)>,
+    /// Who asked for his last life since our last beat.
+    askers: BTreeSet<NodeId>,
     up: bool,
     unechoed: u32,
     /// The last tick found that silence means nothing.
@@ -62,6 +72,8 @@ struct Known {
     heard: Duration,
     /// It came back so soon that it keeps its place until then.
     kept_until: Option<Duration>,
+    /// How far its wall clock is ahead of ours.
+    ahead_ms: i64,
 }
 
 impl View {
@@ -74,6 +86,8 @@ impl View {
             counted: BTreeMap::new(),
             known: BTreeMap::new(),
             gone: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            askers: BTreeSet::new(),
             up: false,
             unechoed: 0,
             deaf: true,
@@ -102,7 +116,10 @@ impl View {
     }
 
     /// The beat to send now.
-    pub(super) fn beat(&self, now: Duration, hello: bool) -> Beat {
+    pub(super) fn beat(&mut self, now: Duration, wall: UnixMillis, hello: bool) -> Beat {
+        let asked = std::mem::take(&mut self.askers);
+        let life = |id: &NodeId| self.lives.get(id).map(|(life, _)| Kept { node: id.to_string(), incarnation: *life });
+        let lives = asked.iter().filter_map(life).collect();
         let kept = self.known.values().filter(|known| known.is_kept(now));
         Beat {
             cluster: self.cluster.clone(),
@@ -114,6 +131,9 @@ impl View {
             standing: self.standing.into(),
             hello,
             kept: kept.map(|k| Kept { node: k.node.id.to_string(), incarnation: k.node.incarnation }).collect(),
+            wall_ms: wall.0,
+            asks_life: false,
+            lives,
         }
     }
 
@@ -128,7 +148,7 @@ impl View {
         self.unechoed = 0;
     }
 
-    pub(super) fn heard(&mut self, now: Duration, beat: Beat) -> Heard {
+    pub(super) fn heard(&mut self, now: Duration, wall: UnixMillis, beat: Beat) -> Heard {
         if beat.cluster != self.cluster {
             return Heard::Foreign;
         }
@@ -136,6 +156,13 @@ impl View {
             return Heard::Foreign;
         }
         let id = NodeId::trusted(beat.node.as_str());
+        if beat.asks_life {
+            let answer = self.lives.contains_key(&id) && self.askers.len() < ASKERS;
+            if answer {
+                self.askers.insert(id);
+            }
+            return Heard::Asks { answer };
+        }
         if id == self.me.id && beat.incarnation <= self.me.incarnation {
             if beat.incarnation < self.me.incarnation {
                 return Heard::Replaced;
@@ -154,11 +181,13 @@ impl View {
         }
         let superseded = id == self.me.id;
         let answer = beat.hello;
-        self.learn(now, id, beat);
+        let life = self.lives.entry(id.clone()).or_insert((0, now));
+        *life = (life.0.max(beat.incarnation), now);
+        self.learn(now, wall, id, beat);
         if superseded { Heard::Superseded } else { Heard::Alive { answer } }
     }
 
-    fn learn(&mut self, now: Duration, id: NodeId, beat: Beat) {
+    fn learn(&mut self, now: Duration, wall: UnixMillis, id: NodeId, beat: Beat) {
         let standing = beat.standing();
         if standing == Standing::Gone {
             self.forget(&id);
@@ -188,7 +217,17 @@ impl View {
             capabilities: beat.capabilities,
             id: id.clone(),
         };
-        self.known.insert(id, Known { node, standing, heard: now, kept_until });
+        // A build that does not tell its time counts as right.
+        let theirs = if beat.wall_ms == 0 { wall.0 } else { beat.wall_ms };
+        let ahead_ms = theirs.cast_signed().saturating_sub(wall.0.cast_signed());
+        self.known.insert(id, Known { node, standing, heard: now, kept_until, ahead_ms });
+    }
+
+    /// How far most clocks are ahead of ours, ours among them; of two in the middle the slower one.
+    pub(super) fn ahead_ms(&self) -> i64 {
+        let mut all: Vec<i64> = self.known.values().map(|known| known.ahead_ms).chain([0]).collect();
+        let middle = (all.len() - 1) / 2;
+        *all.select_nth_unstable(middle).1
     }
 
     fn forget(&mut self, id: &NodeId) {
@@ -208,6 +247,7 @@ impl View {
     /// Passes judgement; gives the nodes that are dead.
     pub(super) fn tick(&mut self, now: Duration) -> Vec<NodeId> {
         self.gone.retain(|_, (_, until)| now < *until);
+        self.lives.retain(|_, (_, heard)| now.saturating_sub(*heard) < REMEMBERED);
         let deaf = !self.up || self.unechoed >= DEAF_BEATS;
         if std::mem::replace(&mut self.deaf, deaf) && !deaf {
             self.missed(now);

@@ -54,6 +54,32 @@ async fn while_all_are_young_all_count_and_nobody_is_moved_when_the_first_comes_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_clock_was_set_back_starts_above_its_last_life() {
+    let world = World::new(31);
+    let [a, b] = world.settled(["a", "b"]).await;
+    let c = world.group("c", 1_000_000);
+    within(2.0, "known", || a.live() == names("abc") && b.live() == names("abc")).await;
+    c.kill().await;
+    assert_eq!(world.next_life("c", 5).await, 1_000_001);
+    let again = world.group("c", 1_000_001);
+    within(2.0, "taken for itself at once", || a.view()["c"].incarnation == 1_000_001).await;
+    again.beats.stop().await;
+    sleep(3600.0).await;
+    assert_eq!(world.next_life("c", 5).await, 1_000_002, "remembered when it is long gone");
+    assert_eq!(world.next_life("never seen", 5).await, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_knows_how_far_his_clock_is_from_most() {
+    let world = World::new(32);
+    let [a, b] = world.settled(["a", "b"]).await;
+    let fast = world.ahead(Duration::from_secs(300)).group("c", 1);
+    within(2.0, "the others are right", || a.members.ahead_ms() == 0 && b.members.ahead_ms() == 0).await;
+    within(2.0, "one is not", || fast.members.ahead_ms() == -300_000).await;
+    assert_eq!(fast.value("clock_behind_ms"), -300_000.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_are_judged_apart() {
     let world = World::new(3);
     let _old = world.settled(["a", "b"]).await;

@@ -61,6 +61,17 @@ impl World {
         Process { members, beats, faulty, metrics, progress, tasks }
     }
 
+    /// As of a world whose clock is ahead.
+    pub(crate) fn ahead(&self, by: Duration) -> Self {
+        let clock = self.clock.skewed(i64::try_from(by.as_millis()).expect("not that far"));
+        Self { local: self.local.clone(), clock, rng: self.rng.clone() }
+    }
+
+    /// Which life a process of `name` that starts now would have.
+    pub(crate) async fn next_life(&self, name: &str, now: u64) -> u64 {
+        linnet_cluster::next_life(&self.local.bus(), CLUSTER, &id(name), UnixMillis(now)).await
+    }
+
     /// Starts a group node and lets it serve.
     pub(crate) fn group(&self, name: &str, life: u64) -> Process {
         let process = self.start(CLUSTER, name, &[Service::Group], life);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use linnet_bus::Permissions;
+use linnet_types::NodeId;
 use toml::{Table, Value};
 
 use super::state::{Member, State};
@@ -16,6 +18,8 @@ use crate::process::Launch;
 use crate::relay::LinkSpec;
 use crate::servers::{Cql, Nats, NatsUser, Node, Peers, Ready, Redis};
 
+/// The site's name, part of bus subjects.
+const SITE: &str = "home";
 /// The services, in the order they are listed in.
 const ROLES: [&str; 8] = ["gateway", "api", "session", "account", "group", "message-store", "push", "callback"];
 
@@ -28,7 +32,8 @@ pub(super) struct Programs {
 /// Everything of the servers that a configuration file names.
 struct Servers {
     members: Vec<Member>,
-    bus_password: String,
+    /// Of each service, which may say and hear on the bus what its role needs and no more.
+    bus_passwords: BTreeMap<String, String>,
     directory_password: String,
     copies: u8,
 }
@@ -36,7 +41,6 @@ struct Servers {
 /// Lays `dir` out and says what is to run there; nothing runs yet.
 pub(super) fn plan(dir: &Path, options: &Options, programs: &Programs) -> Result<State> {
     let holder = Holder::Folder(dir.to_owned());
-    let servers = servers(dir, options, &holder)?;
     let mut state = State {
         name: format!("local-{}", random_hex(3)),
         sdkappid: 0,
@@ -44,6 +48,7 @@ pub(super) fn plan(dir: &Path, options: &Options, programs: &Programs) -> Result
         token: random_hex(32),
         members: services(dir, options, programs, &holder)?,
     };
+    let servers = servers(dir, options, &state, &holder)?;
     let links = links(&state.members, &servers.members, &holder)?;
     for member in &state.members {
         let config = config(dir, &state, &servers, member, &links)?;
@@ -71,11 +76,14 @@ pub(super) fn socket(dir: &Path) -> PathBuf {
     std::env::temp_dir().join(format!("linnet-relay-{:016x}", hasher.finish()))
 }
 
-fn servers(dir: &Path, options: &Options, holder: &Holder) -> Result<Servers> {
+fn servers(dir: &Path, options: &Options, state: &State, holder: &Holder) -> Result<Servers> {
     let folder = dir.join("servers");
-    let (bus_password, directory_password) = (random_hex(12), random_hex(12));
-    let user = NatsUser { user: "linnet".to_owned(), password: bus_password.clone(), ..NatsUser::default() };
-    let nats = Nats { nodes: options.nats.into(), users: vec![user], ..Nats::default() };
+    let directory_password = random_hex(12);
+    let mut users: Vec<_> = state.members.iter().map(|member| bus_user(&state.name, member)).collect();
+    let bus_passwords = users.iter().map(|user| (user.user.clone(), user.password.clone())).collect();
+    // Who operates the cluster may look at everything, with the token he has for its nodes.
+    users.push(NatsUser { user: "operator".to_owned(), password: state.token.clone(), ..NatsUser::default() });
+    let nats = Nats { nodes: options.nats.into(), users, ..Nats::default() };
     let redis = Redis { password: Some(directory_password.clone()), persistent: true, ..Redis::default() };
     // A lone server is killed too, and what it acknowledged must be there afterwards; three hold a copy each.
     let cql = Cql { nodes: options.cql, durable: options.cql == 1, ..Cql::default() };
@@ -86,7 +94,15 @@ fn servers(dir: &Path, options: &Options, holder: &Holder) -> Result<Servers> {
     ];
     let member = |role: &str, node| Member { role: role.to_owned(), node, grpc: None, process: None };
     let members = planned.into_iter().flat_map(|(role, nodes)| nodes.into_iter().map(move |node| member(role, node)));
-    Ok(Servers { members: members.collect(), bus_password, directory_password, copies: options.cql })
+    Ok(Servers { members: members.collect(), bus_passwords, directory_password, copies: options.cql })
+}
+
+/// What the bus lets a service do.
+fn bus_user(cluster: &str, member: &Member) -> NatsUser {
+    let name = &member.node.name;
+    let node = NodeId::trusted(name.as_str());
+    let Permissions { publish, subscribe } = Permissions::of(cluster, SITE, &node, &[member.role.as_str()]);
+    NatsUser { user: name.clone(), password: random_hex(12), publish, subscribe, ..NatsUser::default() }
 }
 
 fn services(dir: &Path, options: &Options, programs: &Programs, holder: &Holder) -> Result<Vec<Member>> {
@@ -182,6 +198,7 @@ fn config(dir: &Path, state: &State, servers: &Servers, member: &Member, links: 
             "server",
             vec![
                 ("listen", member.node.address.clone().into()),
+                ("site", SITE.into()),
                 ("data", path(dir.join("data").join(name))),
                 ("operator_token", state.token.clone().into()),
             ],
@@ -212,8 +229,8 @@ fn config(dir: &Path, state: &State, servers: &Servers, member: &Member, links: 
             vec![
                 ("backend", "nats".into()),
                 ("urls", urls("nats", "nats")),
-                ("user", "linnet".into()),
-                ("password", servers.bus_password.clone().into()),
+                ("user", name.clone().into()),
+                ("password", servers.bus_passwords.get(name).cloned().unwrap_or_default().into()),
                 ("ignore_discovered", true.into()),
                 ("faults", true.into()),
             ],
