@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use linnet_proto::msg::{InLine, SendReply};
+use linnet_proto::msg::InLine;
 use linnet_types::Refusal;
 use parking_lot::Mutex;
 
@@ -151,10 +151,8 @@ impl Flight {
     }
 
     /// Notes what became of the message: stored, or refused for good, lets the next one go.
-    pub fn settled(&self, outcome: &Result<SendReply, Refusal>) {
-        if let Err(refusal) = outcome
-            && refusal.is_worth_a_retry()
-        {
+    pub fn settled(&self, refused: Option<&Refusal>) {
+        if refused.is_some_and(Refusal::is_worth_a_retry) {
             return;
         }
         if let Some(out) = &self.0 {
@@ -218,11 +216,8 @@ mod tests {
     fn flight(lines: &Lines, no: u64, after: u64, first: u64) -> Flight {
         lines.take("g/1", "group:a", Some(InLine { no, after, first }), NOW)
     }
-    fn stored() -> Result<SendReply, Refusal> {
-        Ok(SendReply::default())
-    }
-    fn busy() -> Result<SendReply, Refusal> {
-        Err(Refusal::retry(code::BUSY, "busy", 50))
+    fn busy() -> Refusal {
+        Refusal::retry(code::BUSY, "busy", 50)
     }
 
     #[test]
@@ -242,9 +237,9 @@ mod tests {
         drop(flight(&lines, 1, 0, 1).take(actor));
         let second = flight(&lines, 2, 1, 1);
         assert!(second.take(actor).is_none());
-        second.settled(&busy());
+        second.settled(Some(&busy()));
         // Refused for good, and still nothing behind it goes before the first.
-        second.settled(&Err(Refusal::new(code::GROUP_VETO, "no")));
+        second.settled(Some(&Refusal::new(code::GROUP_VETO, "no")));
         assert!(flight(&lines, 3, 2, 1).take(actor).is_none());
         flight(&lines, 1, 0, 1).take(actor).unwrap().decided();
         assert!(flight(&lines, 3, 2, 1).take(actor).is_some());
@@ -255,7 +250,7 @@ mod tests {
         let (lines, actor) = (Lines::default(), Taker::new());
         // A new owner: it has never heard of 1 and 2.
         assert!(flight(&lines, 3, 2, 2).take(actor).is_none());
-        flight(&lines, 2, 0, 2).settled(&stored());
+        flight(&lines, 2, 0, 2).settled(None);
         assert!(flight(&lines, 3, 2, 2).take(actor).is_some());
         assert!(flight(&lines, 4, 0, 4).take(actor).is_some());
     }
@@ -265,7 +260,7 @@ mod tests {
         let (lines, actor) = (Lines::default(), Taker::new());
         let taken = flight(&lines, 1, 0, 1).take(actor);
         let copy = flight(&lines, 1, 0, 1);
-        copy.settled(&busy());
+        copy.settled(Some(&busy()));
         drop(copy);
         assert!(flight(&lines, 2, 1, 1).take(actor).is_some());
         drop(taken);

@@ -301,11 +301,11 @@ impl Inner {
         let sent = match decision {
             Ok(Decision::Go(message)) => Ok(Some(hand_over(*message))),
             Ok(Decision::Drop) => {
-                admit.flight.settled(&Ok(SendReply::default()));
+                admit.flight.settled(None);
                 Ok(None)
             }
             Err(refusal) => {
-                admit.flight.settled(&Err(refusal.clone()));
+                admit.flight.settled(Some(&refusal));
                 Err(refusal)
             }
         };

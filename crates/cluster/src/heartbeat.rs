@@ -188,9 +188,9 @@ pub async fn next_life(bus: &Bus, cluster: &str, node: &NodeId, now: UnixMillis)
         }
         Ok::<_, linnet_bus::Error>(())
     };
-    match tokio::time::timeout(ASK_LIFE, asked).await {
-        Ok(Err(why)) => tracing::debug!(%why, "nobody can be asked for the last life of this node"),
-        Ok(Ok(())) | Err(_) => {}
+    // Answers come until the time is over.
+    if let Ok(Err(why)) = tokio::time::timeout(ASK_LIFE, asked).await {
+        tracing::debug!(%why, "nobody can be asked for the last life of this node");
     }
     now.0.max(last + 1)
 }

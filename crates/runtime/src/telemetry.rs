@@ -88,7 +88,9 @@ impl Telemetry {
 /// [`Error::Telemetry`] for a bad filter, a bad endpoint, or a second call.
 pub fn init(service: &'static str, config: &LogConfig) -> Result<Telemetry> {
     let bad = |error: &dyn fmt::Display| Error::Telemetry(error.to_string());
-    let filter = EnvFilter::try_new(&config.filter).map_err(|error| bad(&error))?;
+    // What is configured comes later and counts; the bus client tells every connection it makes.
+    let filter = format!("async_nats=warn,{}", config.filter);
+    let filter = EnvFilter::try_new(filter).map_err(|error| bad(&error))?;
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.format {

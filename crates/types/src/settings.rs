@@ -132,7 +132,7 @@ pub struct AppSettings {
     /// Retry after-webhooks that timed out.
     #[serde(rename = "webhook.after_retry")]
     pub webhook_after_retry: bool,
-    /// Webhooks of the app in flight at once.
+    /// After-webhooks of the app in flight at once, for each callback node.
     #[serde(rename = "webhook.max_inflight")]
     pub webhook_max_inflight: u32,
     /// Webhook targets on private and loopback addresses are allowed.
@@ -287,7 +287,7 @@ impl AppSettings {
             "webhook.timeout_ms" => put(&mut self.webhook_timeout_ms, name, text, (50, 10000)),
             "webhook.before_failure" => put(&mut self.webhook_before_failure, name, text, (0, 0)),
             "webhook.after_retry" => put(&mut self.webhook_after_retry, name, text, (0, 0)),
-            "webhook.max_inflight" => put(&mut self.webhook_max_inflight, name, text, (1, 10000)),
+            "webhook.max_inflight" => put(&mut self.webhook_max_inflight, name, text, (1, 256)),
             "webhook.allow_private" => put(&mut self.webhook_allow_private, name, text, (0, 0)),
             "push.url" => put(&mut self.push_url, name, text, (0, 0)),
             "push.key" => put(&mut self.push_key, name, text, (0, 0)),
@@ -557,7 +557,7 @@ impl AppSettings {
                 name: "webhook.max_inflight",
                 value: self.webhook_max_inflight.show(),
                 default: fresh.webhook_max_inflight.show(),
-                doc: "Webhooks of the app in flight at once.",
+                doc: "After-webhooks of the app in flight at once, for each callback node.",
             },
             Shown {
                 name: "webhook.allow_private",

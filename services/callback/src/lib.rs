@@ -23,6 +23,7 @@ mod live;
 mod request;
 mod samples;
 mod sender;
+mod slots;
 mod worker;
 
 use std::sync::Arc;

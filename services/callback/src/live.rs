@@ -84,6 +84,6 @@ impl Live {
             courier.lost.inc();
             return;
         }
-        courier.post(&app, event, 1).await;
+        courier.post_in_turn(&app, event, 1).await;
     }
 }

@@ -20,6 +20,7 @@ use crate::Deps;
 use crate::answer::Reason;
 use crate::breaker::{Breakers, Gate, PROBE};
 use crate::sender::{Attempt, Sender};
+use crate::slots::Slots;
 
 /// Name of the stored queue.
 pub(crate) const QUEUE: &str = "webhooks";
@@ -44,6 +45,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Courier {
     pub(crate) sender: Sender,
     pub(crate) breakers: Breakers,
+    pub(crate) slots: Slots,
     pub(crate) apps: Apps,
     pub(crate) clock: Clock,
     pub(crate) watch: broadcast::Sender<WatchEvent>,
@@ -61,7 +63,13 @@ impl Courier {
         });
         let (watch, _) = broadcast::channel(WATCH);
         let (apps, clock) = (deps.apps.clone(), deps.clock.clone());
-        Self { sender, breakers: Breakers::default(), apps, clock, watch, attempts, lost }
+        Self { sender, breakers: Breakers::default(), slots: Slots::default(), apps, clock, watch, attempts, lost }
+    }
+
+    /// Posts an event of which no answer is waited for, once fewer than the app allows are in flight.
+    pub(crate) async fn post_in_turn(&self, app: &App, event: &Event, attempt_no: u32) -> Attempt {
+        let _slot = self.slots.take(app.id, app.settings.webhook_max_inflight).await;
+        self.post(app, event, attempt_no).await
     }
 
     /// Posts one event and books how it went.
@@ -173,7 +181,7 @@ impl Deliveries {
         if self.courier.breakers.gate(app.id, self.courier.clock.mono()) == Gate::Open {
             return Step::Stop(Next::Park(PROBE));
         }
-        let attempt = self.courier.post(&app, &event, item.attempts + 1).await;
+        let attempt = self.courier.post_in_turn(&app, &event, item.attempts + 1).await;
         match attempt.outcome {
             Ok(_) => Step::Done,
             Err(reason) => self.failed(queues, item, &app, reason).await,

@@ -54,12 +54,7 @@ impl Ports {
     ///
     /// # Errors
     /// When one cannot be opened; the message says what to do.
-    pub(crate) async fn open(
-        config: &Config,
-        roles: &Roles,
-        data: &Path,
-        kit: &Kit<'_>,
-    ) -> Result<Self> {
+    pub(crate) async fn open(config: &Config, roles: &Roles, data: &Path, kit: &Kit<'_>) -> Result<Self> {
         apart(config, roles)?;
         let joined = config.cluster.is_joined();
         let node = NodeId::trusted(if joined { config.cluster.node.as_str() } else { ALONE });

@@ -63,7 +63,7 @@ impl Service {
         let sending = self.ctx.tasks.spawn("c2c.send", async move {
             let mut place = Some(place);
             let outcome = service.send(request, &mut place, flight.clone()).await;
-            flight.settled(&outcome.as_ref().map(SendReply::clone).map_err(Error::refusal));
+            flight.settled(outcome.as_ref().err().map(Error::refusal).as_ref());
             // Of one refused early: given up only now that those behind it can see why.
             drop(place);
             account.end(Term::of(&outcome));

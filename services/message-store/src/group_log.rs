@@ -44,17 +44,16 @@ impl Service {
         let drafts = messages.into_iter().map(draft).collect();
         let expires = Some(self.ctx.clock.mono() + patience);
         let (reply, given) = oneshot::channel();
-        let append =
-            Append {
-                drafts,
-                group_epoch: Epoch(group_epoch),
-                class: opening.class,
-                expires,
-                deliver: None,
-                flight: Flight::default(),
-                taken: None,
-                reply,
-            };
+        let append = Append {
+            drafts,
+            group_epoch: Epoch(group_epoch),
+            class: opening.class,
+            expires,
+            deliver: None,
+            flight: Flight::default(),
+            taken: None,
+            reply,
+        };
         self.owners.post(&opening, Command::Append(append))?;
         let given = given.await.map_err(|_| Error::Unknown)??;
         let appended = given.into_iter().map(|g| Appended { seq: g.seq, ord: g.ord, time_ms: g.time.0 }).collect();

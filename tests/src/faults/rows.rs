@@ -280,8 +280,20 @@ impl Stage {
         Ok(Self { ground, lane, rng: Rng::seeded(seed), own })
     }
 
+    /// A wait over the bound is measured once more, for another program may have had the machine; whatever else does not
+    /// hold fails at once.
     async fn play(&mut self, row: &Row) -> Result<()> {
         println!("    seed {}", self.lane.seed);
+        let Some(late) = self.once(row).await? else { return Ok(()) };
+        println!("    {late}; once more");
+        match self.once(row).await? {
+            Some(again) => bail!("{late}; and again, {again}"),
+            None => Ok(()),
+        }
+    }
+
+    /// What was over its bound.
+    async fn once(&mut self, row: &Row) -> Result<Option<String>> {
         let (report, worst_ms) = match row.body {
             Body::Fault(fault, worst_ms) => (Some(self.inflict(row.name, fault).await?), worst_ms),
             Body::Story(story, worst_ms) => (story(self).await?, worst_ms),
@@ -291,15 +303,14 @@ impl Stage {
         if !hurt.is_empty() {
             bail!("the cluster is hurt: {hurt:?}");
         }
-        let Some(report) = report else { return Ok(()) };
+        let Some(report) = report else { return Ok(None) };
         println!("{report}");
         if !report.violations.is_empty() {
             bail!("{} violations", report.violations.len());
         }
-        if let Some(bound) = worst_ms.filter(|bound| report.stalls.worst_ms() > *bound) {
-            bail!("a sender waited {} ms, over {bound} ms", report.stalls.worst_ms());
-        }
-        Ok(())
+        let worst = report.stalls.worst_ms();
+        let over = worst_ms.filter(|bound| worst > *bound);
+        Ok(over.map(|bound| format!("a sender waited {worst} ms, over {bound} ms")))
     }
 
     /// One run with one fault.

@@ -23,7 +23,8 @@ impl Counts {
             live: scope.gauge("live", "Nodes this node takes for alive, itself among them"),
             version: scope.gauge("ring_version", "Version of the rings, which rises with every change"),
             frozen: scope.gauge("frozen", "Whether deaths are held back: no connection, or too many silent at once"),
-            clock_behind: scope.gauge("clock_behind_ms", "How far this node's wall clock is behind those of most nodes"),
+            clock_behind: scope
+                .gauge("clock_behind_ms", "How far this node's wall clock is behind those of most nodes"),
             sent: scope.counter("beats_sent", "Signs of life sent"),
             heard: scope.counter("beats_heard", "Signs of life of other nodes heard"),
             skipped: scope.counter("beats_skipped", "Signs of life not sent because this process made no progress"),

@@ -57,7 +57,7 @@ impl Shared {
             Ok((outcome, may_be_stored, kind)) => (outcome, may_be_stored, Some(kind)),
             Err(refusal) => (Err(refusal), false, None),
         };
-        flight.settled(&outcome);
+        flight.settled(outcome.as_ref().err());
         // Of one refused early: given up only now that those behind it can see why.
         drop(place);
         if let Err(refusal) = &outcome
