@@ -153,7 +153,16 @@ impl Fault {
                 cut(ground, running, &[one(ground, role, rng)], spell).await?;
             }
             Self::RedisEmptied => restarted(ground, running, ground.of_role("redis")).await?,
-            Self::RedisGone => away(ground, running, &one(ground, "redis", rng), spell * 3).await?,
+            Self::RedisGone => {
+                let redis = one(ground, "redis", rng);
+                running.strike(&format!("kill {redis}"));
+                ground.cluster.kill(&redis).await?;
+                let asked = running.newcomers_wait().await;
+                tokio::time::sleep(spell * 3).await;
+                ground.cluster.start(&redis).await?;
+                running.healed(&format!("{redis} is back"));
+                asked?;
+            }
             Self::CqlKilled => away(ground, running, &one(ground, "cql", rng), spell / 2).await?,
             Self::CqlPaused => paused(ground, running, &one(ground, "cql", rng), spell).await?,
             Self::CqlSlow => slow(ground, running, spell).await?,

@@ -101,6 +101,20 @@ impl Person {
         Ok(Self { name: name.to_owned(), client, screen, watcher })
     }
 
+    /// What a device that signs in is told instead, which must be to come again later.
+    ///
+    /// # Errors
+    /// When it is told anything else.
+    pub async fn is_told(world: &World, name: &str, door: usize) -> Result<String> {
+        let habits = Habits { platform: "Mac".to_owned(), door, ..Habits::default() };
+        let options = options(world, name, &habits)?;
+        match Client::connect(options, &world.tasks, world.rng.fork("newcomer")).await {
+            Err(linnet_client::Error::Refused(why)) if why.retry_after_ms > 0 => Ok(format!("{} {}", why.code, why.info)),
+            Err(why) => bail!("{name} is told: {why}"),
+            Ok(_) => bail!("{name} may sign in"),
+        }
+    }
+
     /// Sends until there is a final answer or `give_up`.
     pub async fn insist(&self, since: Since, mut told: Told, give_up: Instant) -> Told {
         let body = text_body(&told.text);

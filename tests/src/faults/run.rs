@@ -464,6 +464,18 @@ impl Running {
         self.schedule.push(format!("{at:.2} {what}"));
     }
 
+    /// Whoever signs in now is told at every gateway to come again later.
+    ///
+    /// # Errors
+    /// When somebody may sign in, or is told something else.
+    pub async fn newcomers_wait(&self) -> Result<()> {
+        for door in 0..self.world.place.ws.len() {
+            let told = Person::is_told(&self.world, &self.people[0].name, door).await?;
+            println!("    who signs in at gateway {} is told: {told}", door + 1);
+        }
+        Ok(())
+    }
+
     /// Waits until `count` more sends are answered.
     ///
     /// # Errors
