@@ -135,7 +135,7 @@ async fn changed_certificates_are_used_without_a_restart() {
         owner.metrics.value(&series).unwrap_or_default()
     };
     std::fs::copy(&new_key, &key).expect("written");
-    eventually("the odd key is seen", || reloads("failed") == 1.0).await;
+    eventually("the odd key is seen", || reloads("failed") >= 1.0).await;
     assert_eq!(ask(&owner, old.config("gateway", &[Service::Gateway])).await.expect("as before"), "owner: x");
     std::fs::copy(new.ca(), old.ca()).expect("written");
     std::fs::copy(&new_cert, &cert).expect("written");

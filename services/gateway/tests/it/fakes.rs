@@ -293,7 +293,12 @@ pub(crate) const LIVE: u64 = 100;
 pub(crate) const LARGE: u64 = 200;
 
 fn group_service(world: &Arc<Mutex<World>>) -> Router {
-    let router = method(Router::new(), "/linnet.group.v1.Groups/Join", |ask: group::JoinRequest| {
+    let w0 = Arc::clone(world);
+    let router = method(Router::new(), "/linnet.group.v1.Groups/Join", move |ask: group::JoinRequest| {
+        let banned = w0.lock().live.as_ref().is_some_and(|live| live.banned.contains_key(&ask.user));
+        if banned && ask.group_id == "live" {
+            return now(Err(Refusal::new(code::GROUP_NO_RIGHT, "banned")));
+        }
         let status = if ask.group_id == "live" { "live" } else { "joined" };
         let group = group::Group {
             group_id: ask.group_id,

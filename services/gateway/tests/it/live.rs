@@ -94,12 +94,17 @@ async fn mutes_bans_and_kicks_act_in_their_place() {
     a.message().await.expect("pushed");
     assert_eq!(bob.text("GROUP:live", "x").await.expect("published").outcome, "published");
 
+    let banned = |user: &str| LiveState { banned: [(user.to_owned(), u64::MAX)].into(), ..LiveState::default() };
+    node.world.lock().live = Some(banned("bob"));
     let ban = says(control::Kind::Banned(Mute { user: "bob".into(), until_ms: u64::MAX }));
     node.fan(room_batch(3, vec![ban, message(3)])).await;
     let state = room_state(&mut b).await;
     assert!(state.left && state.why == "banned");
     assert_eq!(a.message().await.expect("pushed").1.seq, 3);
     assert_eq!(bob.join("live").await.expect_err("banned").code(), Some(code::GROUP_NO_RIGHT));
+    // Lifted at the owner a moment ago, and not heard here yet.
+    assert_eq!(eve.join("live").await.expect("not banned any more").status, "joined");
+    assert_eq!(eve.join("live").await.expect("already in").status, "already");
 
     node.fan(room_batch(4, vec![message(4), says(control::Kind::Dismissed(true))])).await;
     assert!(room_state(&mut a).await.why == "dismissed");
