@@ -79,11 +79,13 @@ impl Policy {
 pub struct View {
     /// Now.
     pub now: UnixMillis,
-    /// Live gateways and the incarnation each has now; entries of others, and of earlier lives, are ignored.
+    /// Live gateways and the incarnation each has now. Entries of earlier lives are ignored; those of gateways that are not
+    /// heard are nobody's presence, and places still.
     pub gateways: BTreeMap<NodeId, u64>,
 }
 
-/// The gateways a user is on, as of `rev`; every change has a higher one.
+/// The gateways a user is on, as of `rev`; every change has a higher one. A gateway that is not heard is among them until
+/// its sessions expire: cut off for a while, it gets what was sent meanwhile when it is back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placed {
     /// Sorted.

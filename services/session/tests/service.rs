@@ -223,7 +223,7 @@ async fn a_dead_gateway_takes_its_users_along() {
     world.sign_in("Android", "g1/1", "phone", false).await;
     world.sign_in("Web", "g2/1", "page", false).await;
     world.script.leave(&NodeId::trusted("g1"));
-    assert_eq!(world.places().await, ["g2"], "at once");
+    assert_eq!(world.places().await, ["g1", "g2"], "it may only be cut off");
     let list = ListRequest { app: APP, user: "alice".into() };
     assert_eq!(world.sessions.list(list).await.unwrap().into_inner().sessions.len(), 1);
     for _ in 0..4 {
@@ -232,6 +232,7 @@ async fn a_dead_gateway_takes_its_users_along() {
         world.sessions.refresh(RefreshRequest { gateway: "g2".into(), incarnation: 1, sessions }).await.unwrap();
     }
     assert_eq!(world.told()[2..], ["Disconnect TimeOut"]);
+    assert_eq!(world.places().await, ["g2"], "it is dead");
     let phone = ("Android".to_owned(), "PushOnline".to_owned());
     assert_eq!(world.status().await, ("Online".to_owned(), vec![phone, ("Web".to_owned(), "Online".to_owned())]));
 }

@@ -109,7 +109,9 @@ impl Person {
         let habits = Habits { platform: "Mac".to_owned(), door, ..Habits::default() };
         let options = options(world, name, &habits)?;
         match Client::connect(options, &world.tasks, world.rng.fork("newcomer")).await {
-            Err(linnet_client::Error::Refused(why)) if why.retry_after_ms > 0 => Ok(format!("{} {}", why.code, why.info)),
+            Err(linnet_client::Error::Refused(why)) if why.retry_after_ms > 0 => {
+                Ok(format!("{} {}", why.code, why.info))
+            }
             Err(why) => bail!("{name} is told: {why}"),
             Ok(_) => bail!("{name} may sign in"),
         }

@@ -66,6 +66,14 @@ impl Held {
         view.now.since(self.refreshed) <= DEAD_AFTER_MS
             && incarnation.is_some_and(|now| self.session.incarnation >= *now)
     }
+
+    /// Whether frames may reach it: also on a gateway that is not heard and may only be cut off. Frames for a life that is
+    /// over would be kept for nobody.
+    fn may_be_reached(&self, view: &View) -> bool {
+        let incarnation = view.gateways.get(&self.session.gateway);
+        view.now.since(self.refreshed) <= DEAD_AFTER_MS
+            && incarnation.is_none_or(|now| self.session.incarnation >= *now)
+    }
 }
 
 impl Record {
@@ -177,8 +185,8 @@ impl Record {
     }
 
     fn gateways(&self, view: &View) -> Vec<NodeId> {
-        let live = self.sessions.iter().filter(|held| held.lives(view));
-        live.map(|held| held.session.gateway.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        let there = self.sessions.iter().filter(|held| held.may_be_reached(view));
+        there.map(|held| held.session.gateway.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     pub(super) fn states(&self, view: &View) -> Vec<(Platform, State)> {
