@@ -5,7 +5,7 @@
 //! one before it that had no answer yet; the actor takes it only when that one is decided, or taken by the same actor.
 //!
 //! ```text
-//! arrive -> Flight --take(actor)--> Taken --decided--> the one behind may go
+//! arrive -> Flight --take(actor)--> Taken --settled--> the one behind may go
 //!                     |               '--- dropped: not stored, the one behind is refused ("busy") and comes again
 //!                     '--- None: the one before is not here
 //! ```
@@ -163,12 +163,9 @@ impl Flight {
 }
 
 impl Taken {
-    /// Stored, or refused for good.
-    pub fn decided(self) {
-        if let Some(out) = &self.flight.0 {
-            let InLine { no, after, first } = out.place;
-            out.line.stands.lock().set(no, after, first, At::Decided);
-        }
+    /// As [`Flight::settled`]; refused for now, it is not taken any more.
+    pub fn settled(self, refused: Option<&Refusal>) {
+        self.flight.settled(refused);
     }
 }
 
@@ -226,8 +223,8 @@ mod tests {
         let first = flight(&lines, 7, 0, 7).take(actor).unwrap();
         let second = flight(&lines, 9, 7, 7).take(actor).unwrap();
         assert!(flight(&lines, 12, 9, 7).take(Taker::new()).is_none(), "another actor knows nothing of the two");
-        first.decided();
-        second.decided();
+        first.settled(None);
+        second.settled(None);
         assert!(flight(&lines, 12, 9, 7).take(Taker::new()).is_some());
     }
 
@@ -241,7 +238,7 @@ mod tests {
         // Refused for good, and still nothing behind it goes before the first.
         second.settled(Some(&Refusal::new(code::GROUP_VETO, "no")));
         assert!(flight(&lines, 3, 2, 1).take(actor).is_none());
-        flight(&lines, 1, 0, 1).take(actor).unwrap().decided();
+        flight(&lines, 1, 0, 1).take(actor).unwrap().settled(None);
         assert!(flight(&lines, 3, 2, 1).take(actor).is_some());
     }
 
@@ -281,7 +278,7 @@ mod tests {
         let held = lines.take("g/0", "group:a", Some(InLine { no: 1, after: 0, first: 1 }), NOW).take(actor);
         for n in 1..1000 {
             let one = lines.take(&format!("g/{n}"), "group:a", Some(InLine { no: 1, after: 0, first: 1 }), NOW);
-            one.take(actor).unwrap().decided();
+            one.take(actor).unwrap().settled(None);
         }
         assert_eq!(lines.len(), 1000);
         flight(&lines, 1, 0, 1);

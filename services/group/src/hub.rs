@@ -46,11 +46,8 @@ pub(crate) struct Sending {
 impl Sending {
     /// Tells the outcome; what is behind it in its line goes on, or is held up, from now on.
     pub(crate) fn answer(self, sent: Sent) {
-        let outcome_stands = sent.0.as_ref().err().is_none_or(|refusal| !refusal.is_worth_a_retry());
-        if let Some(taken) = self.taken
-            && outcome_stands
-        {
-            taken.decided();
+        if let Some(taken) = self.taken {
+            taken.settled(sent.0.as_ref().err());
         }
         // The caller may be gone.
         let _ = self.reply.send(sent);

@@ -79,11 +79,8 @@ impl Append {
 
     /// Tells the outcome; what is behind it in its line goes on, or is held up, from now on.
     fn answer(self, outcome: Result<Vec<Given>>) {
-        let outcome_stands = outcome.as_ref().err().is_none_or(|error| !error.refusal().is_worth_a_retry());
-        if let Some(taken) = self.taken
-            && outcome_stands
-        {
-            taken.decided();
+        if let Some(taken) = self.taken {
+            taken.settled(outcome.as_ref().err().map(Error::refusal).as_ref());
         }
         // A caller that is gone needs no answer.
         drop(self.reply.send(outcome));
